@@ -1,0 +1,113 @@
+"""llama.cpp, loaded once, with its log kept instead of printed.
+
+llama.cpp explains a refusal only in its log, and takes one log callback for the
+whole process: the lines go to a short memory from which errors quote, to whoever
+is listening through `listen`, and to `logging` at debug level.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+
+from wizard_edge.errors import BackendError
+
+# ggml_log_level of ggml.h: none, debug, info, warn, error, and 5 = "the line goes on".
+_WARN = 3
+_CONTINUE = 5
+_OVERHEARD_SIZE = 1 << 16
+
+_logger = logging.getLogger("wizard_edge.llama")
+_recent: deque[tuple[int, str]] = deque(maxlen=200)
+_listeners: list[list[str]] = []
+_keep_alive: list[object] = []
+
+
+@cache
+def load() -> ModuleType:
+    """Import llama_cpp, initialise the backends and take over the log.
+
+    Raises: BackendError when llama-cpp-python is not installed or does not load.
+    """
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as err:
+        raise BackendError(
+            f"llama.cpp cannot be loaded: {err}",
+            hint="pip install llama-cpp-python (it compiles for some minutes)",
+        ) from err
+    callback = llama_cpp.llama_log_callback(_on_line)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    _keep_alive.append(callback)
+    llama_cpp.llama_backend_init()
+    module: ModuleType = llama_cpp
+    return module
+
+
+@contextmanager
+def listen() -> Iterator[list[str]]:
+    """Collect the log lines that llama.cpp writes meanwhile, in order."""
+    lines: list[str] = []
+    _listeners.append(lines)
+    try:
+        yield lines
+    finally:
+        _listeners.remove(lines)
+
+
+@contextmanager
+def overhear() -> Iterator[list[str]]:
+    """Collect what native code writes to standard error itself, past every log.
+
+    llama.cpp's grammar parser does that. The whole process has one standard error,
+    so keep what runs inside short.
+    """
+    lines: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read(_OVERHEARD_SIZE).decode("utf-8", "replace")
+            lines += [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def forget() -> None:
+    """Empty the memory of recent lines, before a call whose reason may be asked."""
+    _recent.clear()
+
+
+def last_reason() -> str:
+    """Return what llama.cpp complained about last, in one line; "" if it did not."""
+    complaints = [text for level, text in _recent if level >= _WARN]
+    errors = [text for level, text in _recent if level > _WARN]
+    for lines in (errors, complaints):
+        if lines:
+            return lines[0].strip()
+    return ""
+
+
+def _on_line(level: int, text: bytes, user_data: object) -> None:
+    line = text.decode("utf-8", "replace")
+    if level == _CONTINUE and _recent:
+        known, head = _recent.pop()
+        _recent.append((known, head + line))
+    else:
+        _recent.append((level, line))
+    for lines in _listeners:
+        if level == _CONTINUE and lines:
+            lines[-1] += line
+        else:
+            lines.append(line)
+    _logger.debug("%s", line.rstrip("\n"))

@@ -1,0 +1,82 @@
+"""A GGUF file loaded by llama.cpp, checked by our own reader before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+# A pointer of the binding, whose types are not annotated for checkers.
+from typing import Any
+
+from wizard_edge._llama import library
+from wizard_edge._llama.vocabulary import LlamaVocabulary
+from wizard_edge.engine import LoadOptions
+from wizard_edge.errors import BackendError
+from wizard_edge.gguf_rules import read_valid
+from wizard_edge.progress import Progress, ProgressEvent, silent
+
+# llama_load_mode of llama.h: bit 0 maps the file, bit 1 locks it into memory.
+_MMAP = 1
+_MLOCK = 2
+
+
+class Model:
+    """Owns a `llama_model`; `close` frees it."""
+
+    def __init__(
+        self,
+        path: Path,
+        options: LoadOptions,
+        *,
+        vocabulary_only: bool = False,
+        progress: Progress = silent,
+    ) -> None:
+        """Validate and load the file.
+
+        Raises: MissingFile, Corrupt, UnsupportedArchitecture from the validation;
+        BackendError with llama.cpp's own reason when it refuses the file.
+        """
+        read_valid(path, vocabulary_only=vocabulary_only)
+        self.library = library.load()
+        params = self.library.llama_model_default_params()
+        params.vocab_only = vocabulary_only
+        params.n_gpu_layers = self._gpu_layers(options)
+        params.load_mode = options.mmap * _MMAP + options.mlock * _MLOCK
+        callback = self.library.llama_progress_callback(_reporter(progress))
+        params.progress_callback = callback
+        library.forget()
+        begun = time.perf_counter()
+        self.handle: Any = self.library.llama_model_load_from_file(
+            str(path).encode(), params
+        )
+        if not self.handle:
+            raise BackendError(
+                f"llama.cpp cannot load {path}: {library.last_reason() or 'no reason'}"
+            )
+        self.load_s = time.perf_counter() - begun
+        self.vocabulary = LlamaVocabulary(self.library, self.handle)
+
+    @property
+    def trained_context(self) -> int:
+        """The context the file names, in tokens."""
+        return int(self.library.llama_model_n_ctx_train(self.handle))
+
+    def close(self) -> None:
+        """Free the model. A second call does nothing."""
+        if self.handle is not None:
+            self.library.llama_model_free(self.handle)
+            self.handle = None
+
+    def _gpu_layers(self, options: LoadOptions) -> int:
+        if isinstance(options.gpu_layers, int):
+            return options.gpu_layers
+        # Negative means every layer; without GPU support there is nothing to move.
+        return -1 if self.library.llama_supports_gpu_offload() else 0
+
+
+def _reporter(progress: Progress) -> Any:
+    def report(done: float, user_data: object) -> bool:
+        progress(ProgressEvent("load", round(done * 100), 100, "steps"))
+        return True
+
+    return report
