@@ -1,0 +1,46 @@
+# make demo    install everything, pull the bundled model, hold a conversation
+# make test    the same, then lint, types and the whole test suite
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test install dev check sources reference bench docs clean
+
+demo: install
+	$(BIN)/python tools/demo.py
+
+install:
+	$(PYTHON) tools/setup.py
+
+dev:
+	$(PYTHON) tools/setup.py dev
+
+# pytest comes last, so that its closing line is the last line printed.
+test: dev sources check
+	$(BIN)/python -m pytest
+
+check: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The real vocabularies that the golden prompts are checked against.
+sources: dev
+	$(BIN)/python tools/sources.py --if-needed
+
+# Recomputes the stored golden numbers with torch, transformers and llama.cpp's own
+# converter; heavy, so never part of the test suite.
+reference:
+	$(PYTHON) tools/setup.py dev reference
+	$(BIN)/python tools/sources.py
+	$(BIN)/python -m pytest tests/reference
+
+bench: dev
+	$(BIN)/python -m tests.benchmarks.startup
+	$(BIN)/python -m tests.benchmarks.settings
+
+# Writes what is generated: the command reference.
+docs: dev
+	$(BIN)/python tools/cli_docs.py
+
+clean:
+	rm -rf .venv .sources build dist .pytest_cache .mypy_cache .ruff_cache
