@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.service.fakes import COST, SmallConvert, a_checkpoint, an_installation, tree
+from wizard_edge.errors import (
+    ConfigError,
+    HubError,
+    UnknownModel,
+    UnknownQuant,
+    UsageError,
+    WizardEdgeError,
+)
+from wizard_edge.progress import ProgressEvent
+from wizard_edge.service.pull import plan_pull, pull
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a checkpoint in the place of the bundled one, which these tests need not."""
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path / "package")
+    return a_checkpoint(tmp_path / "package" / "apprentice")
+
+
+def test_the_bundled_model_is_converted_with_what_the_registry_says(
+    tmp_path: Path, package: Path
+) -> None:
+    installation = an_installation(tmp_path)
+    convert = SmallConvert()
+    events: list[ProgressEvent] = []
+
+    pulled = pull(installation, "apprentice", convert=convert, progress=events.append)
+
+    [(source, quant, facts)] = convert.calls
+    assert (source, quant, facts.name) == (package, "Q8_0", "apprentice")
+    assert pulled.already is False
+    assert pulled.receipt.origin.kind == "bundled"
+    assert (pulled.receipt.template, pulled.receipt.licenses) == (
+        "vicuna",
+        ("apache-2.0",),
+    )
+    assert events == [ProgressEvent("convert", 1, 2)]
+    assert tree(installation.home.root) == [
+        "models/apprentice/apprentice.Q8_0.gguf",
+        "models/apprentice/apprentice.Q8_0.gguf.json",
+    ]
+
+
+def test_pulling_again_reuses_what_is_there(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    convert = SmallConvert()
+    first = pull(installation, "demo", convert=convert)
+
+    second = pull(installation, "apprentice:q8_0", convert=convert)
+
+    assert second.already is True
+    assert second.receipt == first.receipt
+    assert len(convert.calls) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "receipt"])
+def test_pulling_again_mends_what_is_damaged(tmp_path: Path, damage: str) -> None:
+    installation = an_installation(tmp_path)
+    first = pull(installation, "apprentice", convert=SmallConvert())
+    if damage == "cut":
+        first.path.write_bytes(b"half")
+    elif damage == "gone":
+        first.path.unlink()
+    else:
+        first.path.with_name(first.path.name + ".json").write_text("{")
+
+    again = pull(installation, "apprentice", convert=SmallConvert())
+
+    assert again.already is False
+    assert installation.store.find(again.receipt.model).problem() is None
+
+
+def test_a_receipt_from_the_future_is_not_overwritten(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    first = pull(installation, "apprentice", convert=SmallConvert())
+    receipt = first.path.with_name(first.path.name + ".json")
+    receipt.write_text('{"schema": 99}')
+
+    with pytest.raises(ConfigError, match="has schema 99"):
+        pull(installation, "apprentice", convert=SmallConvert())
+
+    assert receipt.read_text() == '{"schema": 99}'
+
+
+def test_two_quants_lie_side_by_side(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+
+    pull(installation, "apprentice", convert=SmallConvert())
+    pull(installation, "apprentice", "q4_k_m", convert=SmallConvert())
+
+    quants = [item.receipt.quant for item in installation.store.installed()]
+    assert quants == ["Q4_K_M", "Q8_0"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "code"),
+    [
+        ("wizardlm-13b-v1.2", HubError, 4),
+        ("wizardlm-13b-v1.0:Q4_K_M", HubError, 4),
+        ("hf:TheBloke/WizardLM-13B-V1.2-GGUF:Q4_K_M", HubError, 4),
+        ("wizardlm-14b", UnknownModel, 3),
+        ("apprentice:Q9", UnknownQuant, 3),
+        ("./model.gguf", UsageError, 2),
+    ],
+)
+def test_what_cannot_be_pulled_says_why(
+    tmp_path: Path, ref: str, error: type[WizardEdgeError], code: int
+) -> None:
+    installation = an_installation(tmp_path)
+
+    for ask in (plan_pull, pull):
+        with pytest.raises(error) as caught:
+            ask(installation, ref, convert=SmallConvert())
+        assert caught.value.exit_code == code
+    assert not installation.home.root.exists()
+
+
+def test_what_is_not_in_this_release_says_what_works() -> None:
+    with pytest.raises(HubError) as caught:
+        pull(an_installation(Path("/none")), "70b", convert=SmallConvert())
+
+    assert caught.value.message == (
+        "wizardlm-70b-v1.0: downloads from the hub are not in this release yet"
+    )
+    assert caught.value.hint is not None
+    assert "wizard-edge convert DIR" in caught.value.hint
+
+
+def test_two_quants_at_once_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        pull(
+            an_installation(tmp_path), "apprentice:F16", "Q8_0", convert=SmallConvert()
+        )
+
+
+def test_a_plan_changes_nothing_and_says_what_it_takes(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+
+    plan = plan_pull(installation, "apprentice", convert=SmallConvert())
+
+    assert (plan.name, plan.quant, plan.source) == ("apprentice", "Q8_0", "bundled")
+    assert plan.path == tmp_path / "home/models/apprentice/apprentice.Q8_0.gguf"
+    assert (plan.already, plan.cost) == (False, COST)
+    assert plan.terms.ids == ("apache-2.0",)
+    assert not installation.home.root.exists()
+
+
+def test_a_plan_for_what_is_there_costs_nothing(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    pull(installation, "apprentice", convert=SmallConvert())
+
+    plan = plan_pull(installation, "apprentice", convert=SmallConvert())
+
+    assert (plan.already, plan.cost) == (True, None)

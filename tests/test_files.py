@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from wizard_edge.errors import NotEnough, Refused
+from wizard_edge.files import (
+    free_disk,
+    move_into_place,
+    translated,
+    write_atomically,
+)
+
+
+def test_write_makes_the_folder_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+
+    write_atomically(path, b"content")
+
+    assert path.read_bytes() == b"content"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failed_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(number: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(NotEnough) as caught:
+        write_atomically(path, b"new content")
+
+    assert caught.value.needed == len(b"new content")
+    assert caught.value.exit_code == 7
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_written_file_has_the_mode_that_the_user_asked_for(tmp_path: Path) -> None:
+    path, plain = tmp_path / "file", tmp_path / "plain"
+    plain.write_bytes(b"")
+
+    write_atomically(path, b"")
+
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_file_system_that_cannot_sync_folders_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def files_only(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    write_atomically(tmp_path / "file", b"content")
+
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
+def test_move_replaces_what_was_there(tmp_path: Path) -> None:
+    temp, path = tmp_path / "temp", tmp_path / "folder" / "file"
+    temp.write_bytes(b"new")
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+
+    move_into_place(temp, path)
+
+    assert path.read_bytes() == b"new"
+    assert not temp.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_closed_door_is_a_refusal_with_the_path(tmp_path: Path, number: int) -> None:
+    with (
+        pytest.raises(Refused, match=r"cannot write .*here"),
+        translated(tmp_path / "here"),
+    ):
+        raise OSError(number, "no")
+
+
+def test_other_system_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), translated(tmp_path):
+        raise IsADirectoryError(errno.EISDIR, "a directory")
+
+
+def test_free_disk_of_a_place_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert free_disk(tmp_path / "a" / "b") > 0

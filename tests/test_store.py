@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from wizard_edge import store as store_module
+from wizard_edge.errors import (
+    ConfigError,
+    Corrupt,
+    NotFound,
+    Refused,
+    UnknownModel,
+)
+from wizard_edge.files import move_into_place, write_atomically
+from wizard_edge.names import ModelName, RelPath, Sha256
+from wizard_edge.paths import Home
+from wizard_edge.receipts import Origin, Receipt, StoredFile
+from wizard_edge.store import Installed, Store
+
+NAME = ModelName.parse("small")
+
+
+def a_store(tmp_path: Path) -> Store:
+    return Store(Home(tmp_path / "home"))
+
+
+def receipt_for(
+    content: bytes,
+    *,
+    name: str = "small",
+    quant: str = "Q8_0",
+    file: str | None = None,
+    created: str = "2026-01-02T03:04:05Z",
+) -> Receipt:
+    stored = StoredFile(
+        RelPath.parse(file or f"{name}.{quant}.gguf"),
+        len(content),
+        Sha256.parse(sha256(content).hexdigest()),
+    )
+    return Receipt(
+        model=ModelName.parse(name),
+        quant=quant,
+        files=(stored,),
+        origin=Origin("bundled"),
+        licenses=("apache-2.0",),
+        template="vicuna",
+        architecture="llama",
+        context=512,
+        parameters=1000,
+        tool="wizard-edge 0.1.0",
+        created=created,
+    )
+
+
+def put(store: Store, receipt: Receipt, content: bytes) -> Installed:
+    with store.open_slot(receipt.model, receipt.files[0].name) as slot:
+        slot.temp.write_bytes(content)
+        return store.commit(receipt, [slot])
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
+
+
+def test_reading_a_store_that_is_not_there_creates_nothing(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+
+    assert store.installed() == []
+    assert not store.knows(NAME)
+    with pytest.raises(UnknownModel):
+        store.find(NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_installed_model_is_a_plain_file_with_a_receipt(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    receipt = receipt_for(b"weights")
+
+    installed = put(store, receipt, b"weights")
+
+    assert installed.path == tmp_path / "home/models/small/small.Q8_0.gguf"
+    assert installed.path.read_bytes() == b"weights"
+    assert store.installed() == [installed]
+    assert store.find(NAME).receipt == receipt
+    assert installed.problem() is None
+    assert tree(tmp_path) == [
+        "home/models/small/small.Q8_0.gguf",
+        "home/models/small/small.Q8_0.gguf.json",
+    ]
+
+
+def test_a_slot_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+
+    with store.open_slot(NAME, RelPath.parse("f[1].gguf")) as slot:
+        slot.temp.write_bytes(b"half")
+        slot.temp.with_name(slot.temp.name + ".part").write_bytes(b"a writer's own")
+
+    assert tree(tmp_path) == []
+
+
+def test_the_longest_name_of_a_file_has_its_slot(tmp_path: Path) -> None:
+    with a_store(tmp_path).open_slot(NAME, RelPath.parse("f" * 200)) as slot:
+        slot.temp.write_bytes(b"")
+
+
+def test_two_slots_for_the_same_file_do_not_meet(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    file = RelPath.parse("f")
+
+    with store.open_slot(NAME, file) as one, store.open_slot(NAME, file) as two:
+        assert one.temp != two.temp
+
+
+@pytest.mark.parametrize("step", ["move_into_place", "write_atomically"])
+def test_a_crash_before_the_receipt_leaves_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = a_store(tmp_path)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module, step, crash)
+    with pytest.raises(KeyboardInterrupt):
+        put(store, receipt_for(b"weights"), b"weights")
+
+    assert store.installed() == []
+    assert tree(tmp_path) == []
+
+
+def test_the_file_is_in_place_when_the_receipt_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = a_store(tmp_path)
+    seen: list[list[str]] = []
+    write = write_atomically
+
+    def spy(path: Path, content: bytes) -> None:
+        seen.append(tree(path.parent))
+        write(path, content)
+
+    monkeypatch.setattr(store_module, "write_atomically", spy)
+    put(store, receipt_for(b"weights"), b"weights")
+
+    assert seen == [["small.Q8_0.gguf"]]
+
+
+def test_an_old_receipt_never_stands_beside_a_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = a_store(tmp_path)
+    put(store, receipt_for(b"old"), b"old")
+    seen: list[list[str]] = []
+    move = move_into_place
+
+    def spy(temp: Path, path: Path) -> None:
+        seen.append(tree(path.parent))
+        move(temp, path)
+
+    monkeypatch.setattr(store_module, "move_into_place", spy)
+    put(store, receipt_for(b"new!"), b"new!")
+
+    assert seen == [["small.Q8_0.gguf"]]
+    assert store.find(NAME).receipt.size == 4
+
+
+def test_a_file_of_the_wrong_size_is_not_installed(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+
+    with pytest.raises(Corrupt, match="4 bytes instead of 7"):
+        put(store, receipt_for(b"weights"), b"half")
+
+    assert tree(tmp_path) == []
+
+
+def test_another_file_of_the_same_quant_is_replaced(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    old = put(store, receipt_for(b"old", file="Small-q8.gguf"), b"old")
+    chunks = old.path.with_name(old.path.name + ".chunks")
+    chunks.write_bytes(b"")
+
+    new = put(store, receipt_for(b"new"), b"new")
+
+    assert store.installed() == [new]
+    assert tree(new.folder) == ["small.Q8_0.gguf", "small.Q8_0.gguf.json"]
+
+
+def test_chunk_checks_of_the_old_file_do_not_outlive_it(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    old = put(store, receipt_for(b"old"), b"old")
+    old.path.with_name(old.path.name + ".chunks").write_bytes(b"")
+
+    new = put(store, receipt_for(b"new!"), b"new!")
+
+    assert tree(new.folder) == ["small.Q8_0.gguf", "small.Q8_0.gguf.json"]
+
+
+def test_a_split_model_comes_and_goes_as_one(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    one = receipt_for(b"one", file="s-00001-of-00002.gguf")
+    two = receipt_for(b"two!", file="s-00002-of-00002.gguf")
+    receipt = replace(one, files=(*one.files, *two.files))
+
+    with (
+        store.open_slot(NAME, one.files[0].name) as first,
+        store.open_slot(NAME, two.files[0].name) as second,
+    ):
+        first.temp.write_bytes(b"one")
+        second.temp.write_bytes(b"two!")
+        installed = store.commit(receipt, [first, second])
+
+    assert installed.path.name == "s-00001-of-00002.gguf"
+    assert installed.receipt.size == 7
+    store.remove(installed)
+    assert tree(tmp_path) == []
+
+
+def test_models_are_listed_by_name_then_quant(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    for name, quant in (("b", "Q8_0"), ("a", "Q8_0"), ("b", "F16")):
+        put(store, receipt_for(b"x", name=name, quant=quant), b"x")
+
+    found = [(item.receipt.model, item.receipt.quant) for item in store.installed()]
+
+    assert found == [("a", "Q8_0"), ("b", "F16"), ("b", "Q8_0")]
+
+
+def test_without_a_quant_the_one_installed_last_is_found(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    put(store, receipt_for(b"x", quant="F16", created="2026-02-01T00:00:00Z"), b"x")
+    put(store, receipt_for(b"x", quant="Q8_0", created="2026-01-01T00:00:00Z"), b"x")
+
+    assert store.find(NAME).receipt.quant == "F16"
+    assert store.find(NAME, "Q8_0").receipt.quant == "Q8_0"
+
+
+def test_a_quant_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    put(store, receipt_for(b"x"), b"x")
+
+    with pytest.raises(NotFound) as caught:
+        store.find(NAME, "F16")
+
+    assert caught.value.message == "small:F16 is not installed"
+    assert caught.value.hint == "installed: Q8_0; 'pull' or 'convert' brings in others"
+
+
+def test_a_damaged_receipt_is_told_and_the_others_are_listed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = a_store(tmp_path)
+    good = put(store, receipt_for(b"x"), b"x")
+    bad = put(store, receipt_for(b"x", name="bad"), b"x")
+    bad.receipt_path.write_bytes(b"{")
+
+    with caplog.at_level(logging.WARNING):
+        assert store.installed() == [good]
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(bad.receipt_path) in caplog.text
+    assert store.knows(ModelName.parse("bad"))
+    with pytest.raises(Corrupt):
+        store.find(ModelName.parse("bad"))
+
+
+def test_a_whole_variant_is_found_beside_a_damaged_one(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    put(store, receipt_for(b"x"), b"x")
+    bad = put(store, receipt_for(b"x", quant="F16"), b"x")
+    bad.receipt_path.write_bytes(b"")
+
+    assert store.find(NAME).receipt.quant == "Q8_0"
+    with pytest.raises(Corrupt):
+        store.find(NAME, "F16")
+
+
+def test_a_receipt_from_the_future_is_refused_by_name(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    text = installed.receipt_path.read_text()
+    installed.receipt_path.write_text(text.replace('"schema": 1', '"schema": 2'))
+
+    assert store.installed() == []
+    with pytest.raises(ConfigError) as caught:
+        store.find(NAME)
+
+    assert caught.value.hint == "upgrade with: pip install --upgrade wizard-edge"
+
+
+def test_a_receipt_copied_to_another_model_is_damage(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    installed.folder.rename(installed.folder.with_name("other"))
+
+    with pytest.raises(Corrupt, match="belongs to model 'small'"):
+        store.find(ModelName.parse("other"))
+
+
+def test_a_receipt_for_another_file_is_damage(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    installed.receipt_path.rename(installed.folder / "other.gguf.json")
+
+    with pytest.raises(Corrupt, match=r"belongs to file 'small\.Q8_0\.gguf'"):
+        store.find(NAME)
+
+
+def test_folders_that_are_no_models_are_left_alone(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    for name in (".trash", "Has Space", "com1"):
+        (store.home.models / name).mkdir(parents=True)
+        (store.home.models / name / "x.json").write_text("{}")
+    (store.home.models / "file").write_text("")
+
+    assert store.installed() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "small.Q8_0.gguf: No such file or directory"),
+        (b"half", "small.Q8_0.gguf has 4 bytes instead of 7"),
+    ],
+    ids=["gone", "cut"],
+)
+def test_a_lost_or_cut_file_is_a_problem(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    installed = put(a_store(tmp_path), receipt_for(b"weights"), b"weights")
+    installed.path.unlink()
+    if content is not None:
+        installed.path.write_bytes(content)
+
+    assert installed.problem() == problem
+
+
+def test_removing_the_last_variant_takes_its_licence_and_folder(
+    tmp_path: Path,
+) -> None:
+    store = a_store(tmp_path)
+    first = put(store, receipt_for(b"123"), b"123")
+    second = put(store, receipt_for(b"12", quant="F16"), b"12")
+    (first.folder / "LICENSE.txt").write_text("text")
+    (first.folder / "NOTICE").write_text("text")
+    kept = first.receipt_path.stat().st_size
+
+    assert store.remove(first) == 3 + kept
+    assert tree(first.folder) == [
+        "LICENSE.txt",
+        "NOTICE",
+        "small.F16.gguf",
+        "small.F16.gguf.json",
+    ]
+
+    store.remove(second)
+    assert not first.folder.exists()
+
+
+def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    (installed.folder / "notes.md").write_text("mine")
+
+    store.remove(installed)
+
+    assert tree(installed.folder) == ["notes.md"]
+
+
+def test_the_receipt_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    deleted: list[str] = []
+    delete = store_module._delete
+
+    def crash_after_one(path: Path) -> int:
+        if deleted:
+            raise KeyboardInterrupt
+        deleted.append(path.name)
+        return delete(path)
+
+    monkeypatch.setattr(store_module, "_delete", crash_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        store.remove(installed)
+
+    assert deleted == ["small.Q8_0.gguf.json"]
+    assert store.installed() == []
+
+
+def test_removing_what_is_half_gone_is_no_error(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    installed.path.unlink()
+
+    assert store.files(installed) == [installed.receipt_path]
+    store.remove(installed)
+
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+def test_a_store_that_may_not_be_written_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = a_store(tmp_path)
+
+    # Root may write anywhere, so the refusal is played.
+    def closed(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", closed)
+    with (
+        pytest.raises(Refused, match="Permission denied"),
+        store.open_slot(NAME, RelPath.parse("f")),
+    ):
+        pass

@@ -1,0 +1,102 @@
+"""The two ways this program writes a file: whole, or moved into place.
+
+Both end with the bytes on the disk under their final name, or with the old state.
+Knows no format and no folder of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wizard_edge.errors import NotEnough, Refused
+
+TEMP_SUFFIX = ".tmp"
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all, and have it on the disk.
+
+    The folder is created. A reader sees the old file or the new one, never half.
+    Raises: NotEnough on a full disk, Refused where writing is not allowed.
+    """
+    with translated(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temp = path.with_name(f"{path.name}.{os.urandom(4).hex()}{TEMP_SUFFIX}")
+        try:
+            with temp.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temp.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temp.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def move_into_place(temp: Path, path: Path) -> None:
+    """Rename a finished file of the same file system, its bytes on the disk first.
+
+    Raises: NotEnough on a full disk, Refused where writing is not allowed.
+    """
+    with translated(path, temp.stat().st_size):
+        with temp.open("rb+") as file:
+            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temp.replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names inside `folder` on the disk, where the system can do that."""
+    # Windows cannot open a folder; its rename is journalled.
+    if os.name == "nt":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as err:
+        # Some network file systems know no fsync of a folder.
+        if err.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(number)
+
+
+@contextlib.contextmanager
+def translated(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turn the system's refusals to write to `path` into ours; `needed` is bytes.
+
+    Raises: NotEnough on a full disk, Refused where writing is not allowed.
+    """
+    try:
+        yield
+    except OSError as err:
+        if err.errno in _FULL:
+            raise NotEnough("disk", needed=needed, free=free_disk(path)) from err
+        if err.errno in _CLOSED:
+            raise Refused(
+                f"cannot write {path}: {err.strerror}",
+                hint="check who owns it, or choose another store with --home DIR",
+            ) from err
+        raise
+
+
+def free_disk(path: Path) -> int:
+    """Return the bytes free for this user where `path` lies or would lie."""
+    # Imported here: it brings every compression there is, which 'list' need not pay.
+    import shutil
+
+    for place in (path, *path.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return shutil.disk_usage(place).free
+    raise FileNotFoundError(path)

@@ -1,0 +1,155 @@
+"""Open a model for a conversation: what `run`, `chat` and the Python API stand on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Self
+
+from wizard_edge._llama.engine import LlamaEngine
+from wizard_edge.config import Settings
+from wizard_edge.conversation import Conversation
+from wizard_edge.engine import Chunk, Engine, LoadOptions, Sampling, never
+from wizard_edge.hardware import find_cores
+from wizard_edge.progress import Progress, silent
+from wizard_edge.service.installation import Installation, open_installation
+from wizard_edge.service.targets import choose_template, find_target
+from wizard_edge.templates import Message, PromptTemplate
+
+_LOAD_KEYS = {
+    "ctx_size": "context",
+    "threads": "threads",
+    "prompt_threads": "prompt_threads",
+    "gpu_layers": "gpu_layers",
+    "kv_type": "kv_type",
+    "flash_attention": "flash_attention",
+    "mmap": "mmap",
+    "mlock": "mlock",
+}
+_SAMPLING_KEYS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+    "max_tokens",
+)
+
+
+class Chat:
+    """A model that is loaded and talked to. Close it, or use it in a `with`.
+
+    Not for several threads at once: a conversation has one voice.
+    """
+
+    def __init__(
+        self, name: str, engine: Engine, conversation: Conversation, sampling: Sampling
+    ) -> None:
+        self.name = name
+        self.sampling = sampling
+        self._engine = engine
+        self._conversation = conversation
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The template the model is talked to in."""
+        return self._conversation.template
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns so far, in order."""
+        return tuple(self._conversation.messages)
+
+    @property
+    def context(self) -> int:
+        """Tokens that fit into the conversation."""
+        return self._engine.context
+
+    def ask(
+        self, text: str, *, cancelled: Callable[[], bool] = never
+    ) -> Iterator[Chunk]:
+        """Put a question and yield the answer as it comes.
+
+        Raises: UsageError when the question does not fit into the context.
+        """
+        return self._conversation.ask(text, self.sampling, cancelled=cancelled)
+
+    def say(self, text: str) -> str:
+        """Put a question and return the whole answer. Raises: as `ask`."""
+        return "".join(chunk.text for chunk in self.ask(text))
+
+    def clear(self) -> None:
+        """Start over; model, template and system text stay."""
+        self._conversation.clear()
+
+    def close(self) -> None:
+        """Free the model."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def open_chat(
+    ref: str,
+    *,
+    system: str | None = None,
+    template: str | None = None,
+    settings: Settings | None = None,
+    grammar: str | None = None,
+    json_schema: str | None = None,
+    history: bool | None = None,
+    installation: Installation | None = None,
+    progress: Progress = silent,
+) -> Chat:
+    """Load an installed model, or a GGUF file, for a conversation.
+
+    `settings` are laid over those of the installation, which is the user's own
+    where none is given; what neither says is the model authors' choice, or suits
+    this machine. `history` None keeps earlier turns where the model was trained on
+    several.
+    Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt,
+    BackendError; UsageError for a value or template that does not fit.
+    """
+    installation = installation or open_installation(os.environ)
+    chosen = (settings or Settings()).over(installation.settings)
+    target = find_target(installation, ref)
+    chosen_template = choose_template(target, template)
+    sampling = sampling_from(
+        chosen, replace(target.sampling, grammar=grammar, json_schema=json_schema)
+    )
+    # Before the load, which may take a minute.
+    chosen_template.open("", system=system)
+    engine = LlamaEngine(target.path, load_options_from(chosen), progress=progress)
+    conversation = Conversation(engine, chosen_template, system=system, history=history)
+    return Chat(target.name, engine, conversation, sampling)
+
+
+def load_options_from(settings: Settings) -> LoadOptions:
+    """Return load options: what the settings say, and threads that suit the machine.
+
+    One thread a physical core: more of them fight for the same arithmetic units
+    (docs/decisions/003).
+    """
+    given = {
+        option: value
+        for key, option in _LOAD_KEYS.items()
+        if (value := getattr(settings, key)) is not None
+    }
+    given.setdefault("threads", find_cores().threads)
+    return LoadOptions(**given)
+
+
+def sampling_from(settings: Settings, defaults: Sampling) -> Sampling:
+    """Return `defaults` with what the settings say laid over them."""
+    given = {
+        key: value
+        for key in _SAMPLING_KEYS
+        if (value := getattr(settings, key)) is not None
+    }
+    return replace(defaults, **given)

@@ -1,0 +1,241 @@
+"""What is installed, what there is to install, and how it goes away again.
+
+The registry is asked only where a name has to be resolved: `list` reads receipts.
+Everything about a single model is in `service.cards`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from wizard_edge.errors import NotFound, UnknownModel, UsageError
+from wizard_edge.names import ModelName
+from wizard_edge.refs import ModelRef, RegistryRef
+from wizard_edge.service.installation import Installation
+from wizard_edge.store import Installed
+
+if TYPE_CHECKING:
+    from wizard_edge.models import ModelSpec, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """One row of `list`. `problem` says what is wrong with the file, None if nothing.
+
+    `size` is bytes of all `files`; `path` and `sha256` are those of the file to open.
+    `created` is the time of installation in UTC.
+    """
+
+    name: str
+    quant: str
+    path: Path
+    size: int
+    sha256: str
+    licenses: tuple[str, ...]
+    template: str | None
+    architecture: str | None
+    context: int | None
+    parameters: int | None
+    created: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantEntry:
+    """A ready file that the registry knows; `size` None where it is not known."""
+
+    quant: str
+    size: int | None
+    size_exact: bool
+    installed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One row of `list --all`; `installed` holds the quants in the store."""
+
+    name: str
+    title: str
+    parameters: int | None
+    licenses: tuple[str, ...]
+    template: str
+    installed: tuple[str, ...]
+    variants: tuple[VariantEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedFile:
+    """A file that a removal deletes, and its size in bytes."""
+
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What `remove` will do: the variants, their files, their bytes."""
+
+    models: tuple[str, ...]
+    files: tuple[RemovedFile, ...]
+    variants: tuple[Installed, ...]
+
+    @property
+    def size(self) -> int:
+        """The bytes that become free."""
+        return sum(file.size for file in self.files)
+
+
+def list_installed(installation: Installation) -> list[InstalledModel]:
+    """Return what is in the store, by name and quant; opens no model file.
+
+    A receipt that cannot be read is logged as a warning and left out.
+    """
+    return [installed_model(item) for item in installation.store.installed()]
+
+
+def list_catalogue(installation: Installation) -> list[CatalogueEntry]:
+    """Return every model of the registry, in its order.
+
+    Raises: ConfigError where a registry file makes no sense.
+    """
+    quants: dict[str, list[str]] = {}
+    for item in installation.store.installed():
+        quants.setdefault(item.receipt.model, []).append(item.receipt.quant)
+    return [
+        CatalogueEntry(
+            name=spec.name,
+            title=spec.title,
+            parameters=spec.parameters,
+            licenses=spec.licenses,
+            template=spec.template,
+            installed=tuple(dict.fromkeys(quants.get(spec.name, ()))),
+            variants=tuple(
+                variant_entry(variant, quants.get(spec.name, ()))
+                for variant in spec.variants
+            ),
+        )
+        for spec in installation.registry
+    ]
+
+
+def plan_removal(installation: Installation, refs: Sequence[str]) -> Removal:
+    """Say what removing `refs` deletes; a name without a quant means all of it.
+
+    Raises: UnknownModel, NotFound for what is not installed, UnknownQuant for what
+    is none, UsageError for what is no name of a model; Corrupt for a damaged receipt.
+    """
+    chosen: dict[Path, Installed] = {}
+    for ref in refs:
+        for item in _find_all(installation, ref):
+            chosen[item.receipt_path] = item
+    store = installation.store
+    paths = [path for item in chosen.values() for path in store.files(item)]
+    for name in {item.receipt.model for item in chosen.values()}:
+        if all(item.receipt_path in chosen for item in store.variants(name)):
+            paths += store.companions(name)
+    return Removal(
+        models=tuple(f"{v.receipt.model}:{v.receipt.quant}" for v in chosen.values()),
+        files=tuple(RemovedFile(path, path.lstat().st_size) for path in paths),
+        variants=tuple(chosen.values()),
+    )
+
+
+def remove(installation: Installation, removal: Removal) -> int:
+    """Delete what was planned, receipts first; return the bytes freed.
+
+    Raises: Refused for a file that is in use or may not be deleted.
+    """
+    return sum(map(installation.store.remove, removal.variants))
+
+
+def installed_model(item: Installed) -> InstalledModel:
+    """Describe a variant of the store."""
+    receipt = item.receipt
+    return InstalledModel(
+        name=receipt.model,
+        quant=receipt.quant,
+        path=item.path,
+        size=receipt.size,
+        sha256=receipt.sha256,
+        licenses=receipt.licenses,
+        template=receipt.template,
+        architecture=receipt.architecture,
+        context=receipt.context,
+        parameters=receipt.parameters,
+        created=receipt.created,
+        problem=item.problem(),
+    )
+
+
+def variant_entry(variant: Variant, installed: Collection[str]) -> VariantEntry:
+    """Describe a ready file of the registry; `installed` are the quants in store."""
+    return VariantEntry(
+        quant=variant.quant,
+        size=variant.size,
+        size_exact=variant.size_exact,
+        installed=variant.quant in installed,
+    )
+
+
+def resolve(
+    installation: Installation, ref: RegistryRef
+) -> tuple[ModelName, ModelSpec | None]:
+    """Return the name a model has in the store, and what the registry knows of it.
+
+    Raises: UnknownModel, with near names, for what neither registry nor store has.
+    """
+    try:
+        spec = installation.registry.find(ref.name)
+    except UnknownModel as err:
+        store = installation.store
+        with contextlib.suppress(UsageError):
+            name = ModelName.parse(ref.name.lower())
+            if store.knows(name):
+                return name, None
+        near = _near(ref.name, {item.receipt.model for item in store.installed()})
+        raise UnknownModel(ref.name, near=(*near, *err.near)) from None
+    return spec.name, spec
+
+
+def as_json(value: object) -> object:
+    """Turn a value of this package into what `json.dumps` takes, paths as text."""
+    if is_dataclass(value):
+        return {item.name: as_json(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return str(value) if isinstance(value, (str, PurePath)) else value
+
+
+def _find_all(installation: Installation, text: str) -> list[Installed]:
+    ref = ModelRef.parse(text)
+    if not isinstance(ref, RegistryRef):
+        raise UsageError(
+            f"not a model of the store: {text}", hint="'wizard-edge list' shows them"
+        )
+    name, _ = resolve(installation, ref)
+    store = installation.store
+    try:
+        if ref.quant is None:
+            return store.variants(name)
+        found = store.find(name, ref.quant)
+    except UnknownModel as err:
+        raise NotFound(
+            f"{name} is not installed", hint="'wizard-edge list' shows what is"
+        ) from err
+    return [
+        item
+        for item in store.variants(name)
+        if item.receipt.quant == found.receipt.quant
+    ]
+
+
+def _near(wanted: str, names: set[ModelName]) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(wanted.lower(), sorted(names), n=3)

@@ -1,0 +1,110 @@
+"""From what a person typed to the file to open and how to talk to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wizard_edge.engine import Sampling
+from wizard_edge.errors import NotFound, UnknownModel, UsageError
+from wizard_edge.gguf import KEY_TEMPLATE, read_header
+from wizard_edge.names import ModelName
+from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef
+from wizard_edge.registry import ModelSpec
+from wizard_edge.service.installation import Installation
+from wizard_edge.store import Installed
+from wizard_edge.templates import TEMPLATES, PromptTemplate, find_template
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file to open; `template` is the id it goes by, None where nobody says.
+
+    `sampling` is what the model's authors used, greedy for a model we do not know.
+    """
+
+    name: str
+    path: Path
+    template: str | None
+    sampling: Sampling
+
+
+def find_target(installation: Installation, ref: str) -> Target:
+    """Find an installed model, or a GGUF file named by its path.
+
+    Raises: UnknownModel, NotFound for a known model that is not installed,
+    UnknownQuant, MissingFile, and Corrupt for a file that is no GGUF.
+    """
+    parsed = ModelRef.parse(ref)
+    if isinstance(parsed, RegistryRef):
+        return _installed(installation, parsed)
+    if isinstance(parsed, FileRef):
+        path = parsed.path.expanduser()
+        return Target(path.name, path, _template_in(path), Sampling())
+    assert isinstance(parsed, HubRef)
+    raise NotFound(
+        f"{parsed} is not on this machine",
+        hint="'run' takes an installed model or a GGUF file",
+    )
+
+
+def choose_template(target: Target, wanted: str | None) -> PromptTemplate:
+    """Return the template: the one asked for, else the model's own.
+
+    Raises: UsageError for an unknown one, or where nobody knows the model's.
+    """
+    if wanted is not None:
+        return find_template(wanted)
+    if target.template is None:
+        raise UsageError(
+            f"nobody says which template {target.name} was trained on",
+            hint=f"--template {'|'.join(TEMPLATES)}",
+        )
+    return find_template(target.template)
+
+
+def _installed(installation: Installation, ref: RegistryRef) -> Target:
+    spec = _spec(installation, ref)
+    name = spec.name if spec else ModelName.parse(ref.name.lower())
+    try:
+        installed = installation.store.find(name, ref.quant)
+    except UnknownModel as err:
+        if spec is None:
+            # Let the registry say which names are near.
+            installation.registry.find(ref.name)
+        raise NotFound(
+            f"{name} is not installed", hint=f"wizard-edge pull {name}"
+        ) from err
+    return Target(
+        name=f"{name}:{installed.receipt.quant}",
+        path=installed.path,
+        template=_template_of(installed, spec),
+        sampling=sampling_of(spec),
+    )
+
+
+def _spec(installation: Installation, ref: RegistryRef) -> ModelSpec | None:
+    try:
+        return installation.registry.find(ref.name)
+    except UnknownModel:
+        if not ModelName.fits(ref.name.lower()):
+            raise
+        return None
+
+
+def sampling_of(spec: ModelSpec | None) -> Sampling:
+    """Return the sampling the model's authors used; greedy where none is known."""
+    if spec is None or spec.sampling is None:
+        return Sampling()
+    return Sampling(temperature=spec.sampling.temperature, top_p=spec.sampling.top_p)
+
+
+def _template_of(installed: Installed, spec: ModelSpec | None) -> str | None:
+    if installed.receipt.template is not None:
+        return installed.receipt.template
+    return spec.template if spec else _template_in(installed.path)
+
+
+def _template_in(path: Path) -> str | None:
+    value = read_header(path).metadata.get(KEY_TEMPLATE)
+    return value if isinstance(value, str) and value in TEMPLATES else None

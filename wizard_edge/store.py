@@ -1,0 +1,305 @@
+"""The models that are installed: plain files with a receipt beside each.
+
+A receipt's presence is "installed". So a model comes in with its receipt last and
+goes out with its receipt first; whatever interrupts either leaves no model that
+looks whole and is not. Reading creates nothing. Knows no registry and no format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wizard_edge.errors import (
+    ConfigError,
+    Corrupt,
+    NotFound,
+    Refused,
+    UnknownModel,
+    UsageError,
+)
+from wizard_edge.files import (
+    TEMP_SUFFIX,
+    move_into_place,
+    sync_folder,
+    translated,
+    write_atomically,
+)
+from wizard_edge.names import ModelName, RelPath
+from wizard_edge.paths import Home, place
+from wizard_edge.receipts import MAX_SIZE, SUFFIX, Receipt, parse_receipt
+
+PARTIAL_SUFFIX = ".part"
+CHUNKS_SUFFIX = ".chunks"
+# Texts that belong to the model and leave with its last variant.
+_COMPANIONS = ("LICENSE", "NOTICE")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A variant in the store: its receipt and the folder it lies in."""
+
+    receipt: Receipt
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The GGUF file to open."""
+        return place(self.folder, self.receipt.files[0].name)
+
+    @property
+    def receipt_path(self) -> Path:
+        return place(self.folder, self.receipt.file_name)
+
+    def problem(self) -> str | None:
+        """Say in a few words what is wrong with the files, by their sizes only."""
+        for file in self.receipt.files:
+            try:
+                size = place(self.folder, file.name).stat().st_size
+            except OSError as err:
+                return f"{file.name}: {err.strerror}"
+            if size != file.size:
+                return f"{file.name} has {size} bytes instead of {file.size}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place to write a file that is not in the store yet: fill `temp`."""
+
+    model: ModelName
+    file: RelPath
+    temp: Path
+
+
+class Store:
+    """The models under one home."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def installed(self) -> list[Installed]:
+        """Return every variant whose receipt can be read, by name, quant and age.
+
+        A receipt that cannot be read is logged and left out.
+        """
+        found: list[Installed] = []
+        for folder in _folders(self.home.models):
+            whole, damaged = _receipts(folder)
+            found += whole
+            for err in damaged:
+                _logger.warning("%s", err.message)
+        return sorted(found, key=_order)
+
+    def knows(self, name: ModelName) -> bool:
+        """Tell whether a model has a receipt, readable or not."""
+        return any(_receipts(self.home.model(name)))
+
+    def variants(self, name: ModelName) -> list[Installed]:
+        """Return the installed variants of one model, the last installed first.
+
+        Raises: UnknownModel where there is none; Corrupt or ConfigError where all
+        that is there is a receipt that cannot be read.
+        """
+        whole, damaged = _receipts(self.home.model(name))
+        if whole:
+            return sorted(whole, key=lambda item: item.receipt.created, reverse=True)
+        if damaged:
+            raise damaged[0]
+        raise UnknownModel(name)
+
+    def find(self, name: ModelName, quant: str | None = None) -> Installed:
+        """Return one variant; without a quant the one that was installed last.
+
+        Raises: UnknownModel, NotFound for a quant that is not there; Corrupt or
+        ConfigError for a receipt that cannot be read.
+        """
+        variants = self.variants(name)
+        for variant in variants:
+            if quant in (None, variant.receipt.quant):
+                return variant
+        _, damaged = _receipts(self.home.model(name))
+        if damaged:
+            raise damaged[0]
+        known = ", ".join(sorted({variant.receipt.quant for variant in variants}))
+        raise NotFound(
+            f"{name}:{quant} is not installed",
+            hint=f"installed: {known}; 'pull' or 'convert' brings in others",
+        )
+
+    @contextlib.contextmanager
+    def open_slot(self, name: ModelName, file: RelPath) -> Iterator[Slot]:
+        """Lend a place to write a file to; what was not committed is deleted.
+
+        Raises: NotEnough, Refused where the store cannot be written.
+        """
+        # Cut, since a name has 255 bytes at most and a writer may add its own.
+        stem = f"{file[:64]}.{os.urandom(4).hex()}"
+        partial = self.home.partial
+        with translated(partial):
+            partial.mkdir(parents=True, exist_ok=True)
+        try:
+            yield Slot(name, file, partial / f"{stem}{PARTIAL_SUFFIX}")
+        finally:
+            for leftover in _entries(partial):
+                if leftover.name.startswith(stem):
+                    with contextlib.suppress(OSError):
+                        leftover.unlink()
+
+    def commit(self, receipt: Receipt, slots: Sequence[Slot]) -> Installed:
+        """Make filled slots an installed model: files first, the receipt last.
+
+        Another variant of the same model and quant is replaced.
+        Raises: Corrupt when a file has not the size its receipt says; NotEnough,
+        Refused where the store cannot be written.
+        """
+        _check_slots(receipt, slots)
+        folder = self.home.model(receipt.model)
+        installed = Installed(receipt, folder)
+        before, _ = _receipts(folder)
+        moved: list[Path] = []
+        try:
+            # An old receipt must never stand beside a new file.
+            _delete(installed.receipt_path)
+            for slot in slots:
+                target = place(folder, slot.file)
+                _delete(_chunks(target))
+                moved.append(target)
+                move_into_place(slot.temp, target)
+            write_atomically(installed.receipt_path, receipt.to_bytes())
+        except BaseException:
+            for target in moved:
+                with contextlib.suppress(OSError):
+                    target.unlink()
+            raise
+        kept = set(_parts(installed))
+        for old in before:
+            if old.receipt.quant == receipt.quant:
+                _delete_all(path for path in _parts(old) if path not in kept)
+        return installed
+
+    def files(self, installed: Installed) -> list[Path]:
+        """Return what `remove` deletes for a variant, the receipt first."""
+        return [path for path in _parts(installed) if os.path.lexists(path)]
+
+    def companions(self, name: ModelName) -> list[Path]:
+        """Return the texts of a model that leave with its last variant."""
+        return sorted(
+            entry
+            for entry in _entries(self.home.model(name))
+            if entry.name.upper().startswith(_COMPANIONS)
+            or entry.name.endswith(TEMP_SUFFIX)
+        )
+
+    def remove(self, installed: Installed) -> int:
+        """Delete a variant, its receipt first; return the bytes freed.
+
+        The last variant takes the model's licence texts and its folder along; a
+        file that is not ours stays, and the folder with it.
+        Raises: Refused for a file that is in use or may not be deleted.
+        """
+        freed = _delete_all(_parts(installed))
+        if not any(_receipts(installed.folder)):
+            freed += _delete_all(self.companions(installed.receipt.model))
+            with contextlib.suppress(OSError):
+                installed.folder.rmdir()
+        return freed
+
+
+def _parts(installed: Installed) -> list[Path]:
+    """Return every file a variant may have, in the order of removal."""
+    parts = [installed.receipt_path]
+    for file in installed.receipt.files:
+        path = place(installed.folder, file.name)
+        parts += [_chunks(path), path]
+    return parts
+
+
+def _chunks(path: Path) -> Path:
+    return path.with_name(path.name + CHUNKS_SUFFIX)
+
+
+def _receipts(folder: Path) -> tuple[list[Installed], list[Corrupt | ConfigError]]:
+    """Read the receipts of a folder: those that are whole, and why others are not."""
+    whole: list[Installed] = []
+    damaged: list[Corrupt | ConfigError] = []
+    for path in _entries(folder):
+        if path.suffix == SUFFIX:
+            try:
+                whole.append(_read(path))
+            except (Corrupt, ConfigError) as err:
+                damaged.append(err)
+    return whole, damaged
+
+
+def _read(path: Path) -> Installed:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_SIZE + 1)
+    except OSError as err:
+        raise Corrupt(path, f"cannot be read: {err.strerror}") from err
+    installed = Installed(parse_receipt(path, content), path.parent)
+    # Copied or renamed by hand: what it says is not true of this place.
+    if installed.receipt.model != path.parent.name:
+        raise Corrupt(path, f"belongs to model {installed.receipt.model!r}")
+    if installed.receipt_path.name != path.name:
+        raise Corrupt(path, f"belongs to file {installed.receipt.files[0].name!r}")
+    return installed
+
+
+def _check_slots(receipt: Receipt, slots: Sequence[Slot]) -> None:
+    filled = {slot.file: slot.temp.stat().st_size for slot in slots}
+    for file in receipt.files:
+        size = filled.pop(file.name)
+        if size != file.size:
+            raise Corrupt(file.name, f"{size} bytes instead of {file.size}")
+    if filled:
+        raise ValueError(f"not in the receipt: {', '.join(filled)}")
+
+
+def _delete_all(paths: Iterable[Path]) -> int:
+    return sum(map(_delete, paths))
+
+
+def _delete(path: Path) -> int:
+    """Delete a file if it is there and have that on the disk; return its bytes."""
+    try:
+        with translated(path):
+            size = path.lstat().st_size
+            path.unlink()
+            sync_folder(path.parent)
+    except FileNotFoundError:
+        return 0
+    return size
+
+
+def _folders(models: Path) -> list[Path]:
+    return [path for path in _entries(models) if _is_model(path)]
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        ModelName.parse(path.name)
+    except UsageError:
+        return False
+    return path.is_dir()
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as err:
+        raise Refused(f"cannot read {folder}: {err.strerror}") from err
+
+
+def _order(installed: Installed) -> tuple[str, str, str]:
+    receipt = installed.receipt
+    return receipt.model, receipt.quant, receipt.created
