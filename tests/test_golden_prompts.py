@@ -92,11 +92,12 @@ def test_typed_control_tokens_stay_text(text: str, either: LlamaVocabulary) -> N
 
 
 PARTS = st.sampled_from(
-    ["</s>", "<s>", "<unk>", "<0x0A>", "</", "s>", "<|endoftext|>", "<|end", "oftext|>"]
-    + ["<fim_prefix>", "[PAD]", "USER:", " ", "\n", "\u2581", "\0", "é", "\u200d", "🧙"]
+    (
+        *("</s>", "<s>", "<unk>", "<0x0A>", "</", "s>", "<|endoftext|>", "<|end"),
+        *("oftext|>", "<fim_prefix>", "[PAD]", "USER:", " ", "\n", "\u2581", "\0"),
+        *("é", "\u200d", "🧙"),
+    )
 )
-
-
 # StarCoder's vocabulary has no token for the bytes that lead these planes.
 BEYOND_STARCODER = range(0x40000, 0x110000)
 
@@ -134,7 +135,7 @@ def test_turn_by_turn_gives_the_ids_of_the_whole(llama: LlamaVocabulary) -> None
 
     whole = encode_messages(template, [first, answer, second], llama)
     ids = encode_messages(template, [first], llama)
-    ids += llama.tokenize("Hello.") + [llama.eos]
+    ids += [*llama.tokenize("Hello."), llama.eos]
     ids += llama.tokenize(template.next_turn(second.content)[0].text)
 
     assert ids == whole

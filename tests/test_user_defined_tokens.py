@@ -6,7 +6,6 @@ The real LLaMA vocabulary, with tokens added the way converters add them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from wizard_edge.errors import UsageError
 
 Finish = Literal["stop", "length", "cancelled"]
-KvType = Literal["f16", "q8_0", "q4_0"]
+KvType = Literal["f32", "f16", "q8_0", "q4_0"]
 GpuLayers = Literal["auto", "all"] | int
 
+# What a user is offered; "f32" is for comparisons with a reference.
 KV_TYPES: tuple[KvType, ...] = ("f16", "q8_0", "q4_0")
 MAX_SEED = 2**32 - 1
 
@@ -88,7 +89,7 @@ class LoadOptions:
             _in_range("gpu-layers", self.gpu_layers, 0, 10_000)
         elif self.gpu_layers not in ("auto", "all"):
             raise UsageError(f"gpu-layers is not auto, all or N: {self.gpu_layers!r}")
-        if self.kv_type not in KV_TYPES:
+        if self.kv_type not in get_args(KvType):
             raise UsageError(f"unknown kv-type {self.kv_type!r}: {', '.join(KV_TYPES)}")
 
 

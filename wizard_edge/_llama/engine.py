@@ -10,7 +10,7 @@ import codecs
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -38,7 +38,7 @@ DEFAULT_CONTEXT = 4096
 # Tokens read in one go: the pace at which a long prompt looks at `cancelled`.
 _BATCH = 512
 # ggml_type of ggml.h.
-_KV_TYPES: dict[KvType, int] = {"f16": 1, "q8_0": 8, "q4_0": 2}
+_KV_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
 _FLASH_AUTO, _FLASH_OFF, _FLASH_ON = -1, 0, 1
 
 
@@ -131,10 +131,15 @@ class LlamaEngine:
         return np.stack(rows)
 
     def close(self) -> None:
-        """Free the context and the model. A second call does nothing."""
+        """Free the context and the model. A second call does nothing.
+
+        An answer that this thread was reading ends with an error where it goes on.
+        """
         if self._ctx is None:
             return
-        with self._turn():
+        # A suspended answer of this very thread holds the lock and runs nothing.
+        mine = self._busy == threading.get_ident()
+        with nullcontext() if mine else self._turn():
             self._library.llama_batch_free(self._batch)
             self._library.llama_free(self._ctx)
             self._ctx = None
@@ -237,6 +242,8 @@ class LlamaEngine:
         batch.logits[len(ids) - 1] = True
 
     def _decode(self) -> None:
+        if self._ctx is None:
+            raise UsageError("the engine is closed")
         library.forget()
         status = self._library.llama_decode(self._ctx, self._batch)
         if status != 0:
@@ -277,7 +284,7 @@ def _context_params(library: Any, options: LoadOptions, context: int) -> Any:
         params.n_threads_batch = prompt_threads
     params.type_k = params.type_v = _KV_TYPES[options.kv_type]
     # A quantized value cache exists with flash attention only.
-    quantized = options.kv_type != "f16"
+    quantized = options.kv_type not in ("f32", "f16")
     wanted = options.flash_attention
     params.flash_attn_type = (
         (_FLASH_ON if quantized else _FLASH_OFF)
