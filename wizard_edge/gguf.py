@@ -45,6 +45,7 @@ __all__ = [
     "GGML_TYPES",
     "KEY_LICENSES",
     "KEY_TEMPLATE",
+    "NOT_SAID",
     "ArrayValue",
     "Field",
     "FileType",
@@ -89,6 +90,8 @@ MAX_ARRAY_LENGTH = 64 << 20
 # ids in one string, separated by spaces.
 KEY_TEMPLATE = "wizard_edge.template"
 KEY_LICENSES = "wizard_edge.licenses"
+# What stands there when nobody named a template or a licence.
+NOT_SAID = "none"
 
 _KEY_ALIGNMENT = "general.alignment"
 _KEY_TOKENS = "tokenizer.ggml.tokens"
@@ -186,12 +189,14 @@ class Header:
     @property
     def template(self) -> str | None:
         """The id of the prompt template, as our converter writes it."""
-        return self.text(KEY_TEMPLATE)
+        named = self.text(KEY_TEMPLATE)
+        return None if named == NOT_SAID else named
 
     @property
     def licenses(self) -> tuple[str, ...]:
         """The ids of the licences, as our converter writes them."""
-        return tuple((self.text(KEY_LICENSES) or "").split())
+        named = self.text(KEY_LICENSES) or NOT_SAID
+        return () if named == NOT_SAID else tuple(named.split())
 
     @property
     def split(self) -> Split | None:

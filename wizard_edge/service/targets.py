@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wizard_edge.engine import Sampling
 from wizard_edge.errors import NotFound, UnknownModel, UsageError
-from wizard_edge.gguf import KEY_TEMPLATE, read_header
+from wizard_edge.gguf import read_header
 from wizard_edge.names import ModelName
 from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef
 from wizard_edge.registry import ModelSpec
@@ -106,5 +106,5 @@ def _template_of(installed: Installed, spec: ModelSpec | None) -> str | None:
 
 
 def _template_in(path: Path) -> str | None:
-    value = read_header(path).metadata.get(KEY_TEMPLATE)
-    return value if isinstance(value, str) and value in TEMPLATES else None
+    named = read_header(path).template
+    return named if named in TEMPLATES else None

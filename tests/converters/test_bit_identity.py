@@ -1,0 +1,127 @@
+"""Our bytes are llama.cpp's bytes: its converter's by stored digests, its quantizer's
+live. The digests are remade by `tests/reference/llama_cpp_digests.py`."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKPOINT
+from tests.converters.checkpoints import SHAPES
+from tests.converters.comparison import (
+    SPELLED_OUT,
+    read_metadata,
+    tensor_differences,
+    tensor_digest,
+)
+from wizard_edge._llama.library import load
+from wizard_edge.gguf_types import FileType
+from wizard_edge_converters.pipeline import PLAIN_QUANTS, Converted
+
+Convert = Callable[[str, str], Converted]
+
+DIGESTS = json.loads((Path(__file__).parent / "digests.json").read_text())
+# What llama.cpp's quantizer makes without an importance matrix.
+QUANTS = (
+    *("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_0", "Q5_1", "Q4_K_M", "Q4_K_S"),
+    *("Q4_0", "Q4_1", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K"),
+    *("IQ3_M", "IQ3_S"),
+)
+# The slow ones for one shape, the asked ones for all.
+ASKED = ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K")
+LOSSLESS = {"f32": "F32", "bf16": "BF16"}
+NAMES = [*SHAPES, *(["apprentice"] if (CHECKPOINT / "config.json").is_file() else [])]
+
+
+def quantize_theirs(source: Path, output: Path, quant: str) -> None:
+    """Run llama.cpp's own quantizer on an unquantized file."""
+    library = load()
+    parameters = library.llama_model_quantize_default_params()
+    parameters.ftype = int(FileType[quant])
+    parameters.nthread = 2
+    result = library.llama_model_quantize(
+        str(source).encode(), str(output).encode(), ctypes.byref(parameters)
+    )
+    assert result == 0
+
+
+@pytest.mark.parametrize("kind", PLAIN_QUANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_unquantized_tensors_equal_those_of_llama_cpp(
+    name: str, kind: str, converted: Convert
+) -> None:
+    assert tensor_digest(converted(name, kind).path) == DIGESTS[name]["tensors"][kind]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_equals_that_of_llama_cpp(name: str, converted: Convert) -> None:
+    theirs = DIGESTS[name]["metadata"]
+    ours = read_metadata(converted(name, "F16").path)
+
+    common = {
+        key: value
+        for key, value in ours.items()
+        if not key.startswith("wizard_edge.") and key != "general.file_type"
+    }
+
+    assert {key: common.get(key) for key in theirs} == theirs
+    assert common.keys() - theirs.keys() <= SPELLED_OUT
+
+
+CASES = [(name, quant) for name in NAMES for quant in ASKED]
+CASES += [("gqa", quant) for quant in QUANTS if quant not in ASKED]
+CASES += [("odd-rows", quant) for quant in ("IQ4_XS", "Q2_K", "Q3_K_M", "Q4_1")]
+
+
+@pytest.mark.parametrize(("name", "quant"), CASES)
+def test_one_pass_equals_two_steps_byte_for_byte(
+    name: str, quant: str, converted: Convert, tmp_path: Path
+) -> None:
+    between = converted(name, LOSSLESS.get(name, "F16")).path
+    two_steps = tmp_path / "two-steps.gguf"
+
+    quantize_theirs(between, two_steps, quant)
+    one_pass = converted(name, quant).path
+
+    assert tensor_differences(one_pass, two_steps) == []
+    assert one_pass.read_bytes() == two_steps.read_bytes()
+
+
+@pytest.mark.parametrize("kind", PLAIN_QUANTS)
+def test_unquantized_types_are_those_the_quantizer_chooses(
+    kind: str, converted: Convert, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.gguf"
+
+    quantize_theirs(converted("f32", "F32").path, theirs, kind)
+
+    assert tensor_differences(converted("f32", kind).path, theirs) == []
+
+
+def test_a_changed_byte_is_noticed(converted: Convert, tmp_path: Path) -> None:
+    original = converted("gqa", "Q4_K_M")
+    step = next(step for step in original.plan.steps if step.type.name == "Q4_K")
+    changed = bytearray(original.path.read_bytes())
+    changed[step.offset + step.size // 2] ^= 1
+    copy = tmp_path / "changed.gguf"
+    copy.write_bytes(changed)
+
+    assert tensor_differences(copy, original.path) == [f"{step.name}: bytes"]
+    assert tensor_digest(copy) != tensor_digest(original.path)
+
+
+def test_a_changed_type_is_noticed(converted: Convert, tmp_path: Path) -> None:
+    original = converted("gqa", "Q5_0")
+    data = original.path.read_bytes()
+    # After the name: count of sizes, two sizes, type. 6 is Q5_0, 2 is Q4_0.
+    name = b"blk.0.attn_q.weight"
+    at = data.index(name) + len(name) + 4 + 2 * 8
+    assert data[at] == 6
+    copy = tmp_path / "changed.gguf"
+    copy.write_bytes(data[:at] + b"\x02" + data[at + 1 :])
+
+    assert "blk.0.attn_q.weight: type" in tensor_differences(copy, original.path)

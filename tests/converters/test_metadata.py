@@ -1,0 +1,71 @@
+"""Entries are encoded as GGUF has them and read back the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wizard_edge.gguf import read_header
+from wizard_edge.gguf_types import GgmlType, ValueType
+from wizard_edge_converters.header import TensorEntry, lay_out
+from wizard_edge_converters.metadata import Entry, size_label
+from wizard_edge_converters.verify import check_entries
+
+ENTRIES = (
+    Entry("general.architecture", ValueType.STRING, "llama"),
+    Entry("a.count", ValueType.UINT32, (1 << 32) - 1),
+    Entry("a.number", ValueType.FLOAT32, 0.1),
+    Entry("a.flag", ValueType.BOOL, True),
+    Entry("a.empty", ValueType.STRING, ""),
+    Entry("a.text", ValueType.STRING, "\u2581Größe\n"),
+    Entry("a.texts", ValueType.ARRAY, ("", "\u2581", "x"), ValueType.STRING),
+    Entry("a.numbers", ValueType.ARRAY, (0.1, -2.5), ValueType.FLOAT32),
+    Entry("a.types", ValueType.ARRAY, (1, -1), ValueType.INT32),
+)
+
+
+def test_entries_read_back_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(lay_out(ENTRIES, []).header)
+
+    header = read_header(path)
+
+    check_entries(header, ENTRIES)
+    assert header.metadata["a.text"] == "\u2581Größe\n"
+    assert header.data_offset % 32 == 0
+
+
+def test_tensors_lie_one_after_another_on_multiples_of_32(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    tensors = [
+        TensorEntry("a", (3,), GgmlType.F32),
+        TensorEntry("b", (2, 256), GgmlType.Q4_K),
+        TensorEntry("c", (5, 1), GgmlType.F32),
+    ]
+
+    layout = lay_out(ENTRIES, tensors)
+    path.write_bytes(layout.header + bytes(layout.size - len(layout.header)))
+
+    header = read_header(path)
+    found = {t.name: header.data_offset + t.offset for t in header.tensors}
+    assert found == layout.offsets
+    assert [tensor.offset for tensor in header.tensors] == [0, 32, 320]
+    assert [tensor.shape for tensor in header.tensors] == [(3,), (256, 2), (1, 5)]
+    assert layout.size == header.data_offset + 352
+
+
+@pytest.mark.parametrize(
+    ("parameters", "label"),
+    [
+        (0, "0.00K"),
+        (999, "1.0K"),
+        (3_700_000, "3.7M"),
+        (6_738_415_616, "6.7B"),
+        (13_015_864_320, "13B"),
+        (68_976_648_192, "69B"),
+        (2_000_000_000_000, "2.0T"),
+    ],
+)
+def test_size_labels_have_two_digits(parameters: int, label: str) -> None:
+    assert size_label(parameters) == label

@@ -1,0 +1,112 @@
+"""Rows become ggml rows; what is no finite number is noticed before or after."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wizard_edge._llama import ggml
+from wizard_edge.gguf_types import GgmlType
+from wizard_edge_converters.checkpoint import StoredTensor
+from wizard_edge_converters.plan import Block, Step
+from wizard_edge_converters.quantize import (
+    NotFinite,
+    encode_block,
+    encode_rows,
+    is_finite,
+    to_bf16,
+    to_f32,
+)
+
+F32, F16, BF16 = GgmlType.F32, GgmlType.F16, GgmlType.BF16
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(finite, min_size=1, max_size=64))
+def test_bfloat16_rounds_as_ggml_does(numbers: list[float]) -> None:
+    rows = np.array(numbers, dtype=np.float32)
+    theirs = np.empty(len(rows), dtype=np.uint16)
+    library = ggml._library()
+    library.ggml_fp32_to_bf16_row_ref.restype = None
+    library.ggml_fp32_to_bf16_row_ref(
+        ctypes.c_void_p(rows.ctypes.data),
+        ctypes.c_void_p(theirs.ctypes.data),
+        ctypes.c_int64(len(rows)),
+    )
+
+    assert to_bf16(rows).tolist() == theirs.tolist()
+
+
+def test_every_half_widens_exactly_and_comes_back() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    rows = halves[np.isfinite(halves)].reshape(1, -1)
+
+    wide = ggml.half_to_float(rows)
+
+    assert (wide == rows.astype(np.float32)).all()
+    assert bytes(encode_rows(wide, F32, F16)) == rows.tobytes()
+
+
+def test_every_bfloat16_widens_exactly_and_comes_back() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    rows = bits[(bits & 0x7F80) != 0x7F80].reshape(1, -1)
+
+    wide = to_f32(rows, BF16)
+
+    assert (wide.view(np.uint32) == rows.astype(np.uint32) << 16).all()
+    assert bytes(encode_rows(wide, F32, BF16)) == rows.tobytes()
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("source", [F32, F16, BF16], ids=lambda kind: kind.name)
+def test_infinities_and_nans_are_noticed(source: GgmlType, bad: float) -> None:
+    rows = np.zeros((2, 32), dtype=np.float32)
+    rows[1, 17] = bad
+    stored: np.ndarray[tuple[int, int], np.dtype[np.generic]] = rows
+    if source is F16:
+        stored = rows.astype(np.float16)
+    elif source is BF16:
+        stored = (rows.view(np.uint32) >> 16).astype(np.uint16)
+    tensor = StoredTensor("w", source, (2, 32), "f", 0)
+    step = Step("w", tensor, source, 0, stored.nbytes, 2, 32, 2, None)
+
+    assert not is_finite(stored, source)
+    with pytest.raises(NotFinite):
+        encode_block(stored.tobytes(), step, Block(0, 0, 2, 0))
+
+
+@pytest.mark.parametrize("target", [F16, GgmlType.Q8_0, GgmlType.Q4_K])
+def test_numbers_too_large_for_the_target_are_noticed(
+    target: GgmlType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.full((1, 256), 1e30, dtype=np.float32)
+
+    with pytest.raises(NotFinite, match="too large"):
+        encode_rows(rows, F32, target)
+    capfd.readouterr()
+
+
+def test_rows_that_are_no_whole_blocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="no multiple"):
+        ggml.quantize_rows(np.zeros((2, 100), dtype=np.float32), GgmlType.Q4_K)
+
+
+def test_blocks_of_rows_give_the_bytes_of_the_whole() -> None:
+    rows = np.random.RandomState(0).standard_normal((7, 512)).astype(np.float32)
+
+    whole = ggml.quantize_rows(rows, GgmlType.Q5_K)
+    parts = [ggml.quantize_rows(part, GgmlType.Q5_K) for part in (rows[:3], rows[3:])]
+
+    assert (np.concatenate(parts) == whole).all()
+
+
+def test_strided_rows_are_taken_as_they_are_meant() -> None:
+    rows = np.random.RandomState(0).standard_normal((64, 4)).astype(np.float32)
+
+    found = ggml.quantize_rows(rows.T, GgmlType.Q8_0)
+
+    assert (found == ggml.quantize_rows(rows.T.copy(), GgmlType.Q8_0)).all()

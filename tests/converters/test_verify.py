@@ -1,0 +1,104 @@
+"""A file that differs from its plan in any byte or entry is not let through."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wizard_edge.errors import Corrupt
+from wizard_edge.gguf import read_header
+from wizard_edge.gguf_types import ValueType
+from wizard_edge_converters.metadata import Entry
+from wizard_edge_converters.pipeline import Converted
+from wizard_edge_converters.plan import Plan
+from wizard_edge_converters.verify import Checks, check_entries, verify_file
+
+
+@pytest.fixture
+def good(converted: Callable[[str, str], Converted]) -> Converted:
+    return converted("tied", "Q8_0")
+
+
+def sums(path: Path, plan: Plan) -> Checks:
+    """Compute the CRC-32 of every block of a file."""
+    data = path.read_bytes()
+    return {
+        step.name: np.array(
+            [
+                zlib.crc32(data[block.offset :][: step.size // step.rows * block.rows])
+                for block in step.blocks()
+            ],
+            dtype=np.uint32,
+        )
+        for step in plan.steps
+    }
+
+
+def test_an_unchanged_file_gives_its_sha256(good: Converted) -> None:
+    digest = verify_file(good.path, good.plan, sums(good.path, good.plan))
+
+    assert digest == good.sha256
+    assert digest == hashlib.sha256(good.path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("where", ["header", "first block", "last block", "size"])
+def test_a_changed_byte_is_noticed(where: str, good: Converted, tmp_path: Path) -> None:
+    steps = sorted(good.plan.steps, key=lambda step: step.offset)
+    data = bytearray(good.path.read_bytes())
+    places = {
+        "header": 100,
+        "first block": steps[0].offset,
+        "last block": steps[-1].offset + steps[-1].size - 1,
+    }
+    if where == "size":
+        data += bytes(32)
+    else:
+        data[places[where]] ^= 1
+    path = tmp_path / "changed.gguf"
+    path.write_bytes(data)
+
+    said = "reads back differently" if where.endswith("block") else where
+    with pytest.raises(Corrupt, match=said):
+        verify_file(path, good.plan, sums(good.path, good.plan))
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("general.name", {"value": "Another"}),
+        ("general.file_type", {"value": 8}),
+        ("general.file_type", {"type": ValueType.INT32}),
+        ("llama.rope.freq_base", {"value": 10000.5}),
+        ("tokenizer.ggml.add_bos_token", {"value": False}),
+        ("tokenizer.ggml.tokens", {"value": ("a",) * 320}),
+        ("tokenizer.ggml.scores", {"value": (0.5,) * 320}),
+        ("tokenizer.ggml.token_type", {"elements": ValueType.UINT32}),
+        ("general.type", {"key": "general.kind"}),
+    ],
+)
+def test_a_changed_entry_is_noticed(
+    key: str, change: dict[str, object], good: Converted
+) -> None:
+    header = read_header(good.path)
+    entries = tuple(
+        replace(entry, **change) if entry.key == key else entry  # type: ignore[arg-type]
+        for entry in good.plan.entries
+    )
+
+    check_entries(header, good.plan.entries)
+    with pytest.raises(Corrupt):
+        check_entries(header, entries)
+
+
+def test_a_missing_entry_is_noticed(good: Converted) -> None:
+    header = read_header(good.path)
+    more = (*good.plan.entries, Entry("a.b", ValueType.BOOL, True))
+
+    with pytest.raises(Corrupt, match="other keys"):
+        check_entries(header, more)
