@@ -47,8 +47,9 @@ def fetch(requirement: str) -> bool:
             return False
         with tarfile.open(archives[0]) as archive:
             # Python 3.11.3 and older have no extraction filters.
-            safe = hasattr(tarfile, "data_filter")
-            archive.extractall(SOURCES, **({"filter": "data"} if safe else {}))
+            if hasattr(tarfile, "data_filter"):
+                archive.extraction_filter = tarfile.data_filter
+            archive.extractall(SOURCES)
     return True
 
 

@@ -226,6 +226,8 @@ class LlamaEngine:
         return True
 
     def _evaluate(self, ids: list[int]) -> None:
+        # Closed while the answer was suspended: batch and context are gone.
+        self._check_open()
         self._fill(ids, start=len(self._cached), all_logits=False)
         self._decode()
         self._cached += ids
@@ -242,8 +244,6 @@ class LlamaEngine:
         batch.logits[len(ids) - 1] = True
 
     def _decode(self) -> None:
-        if self._ctx is None:
-            raise UsageError("the engine is closed")
         library.forget()
         status = self._library.llama_decode(self._ctx, self._batch)
         if status != 0:
@@ -256,14 +256,17 @@ class LlamaEngine:
         self._library.llama_memory_seq_rm(self._memory, 0, length, -1)
         del self._cached[length:]
 
+    def _check_open(self) -> None:
+        if self._ctx is None:
+            raise UsageError("the engine is closed")
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Hold the engine for one caller; the same thread cannot take it twice."""
         if self._busy == threading.get_ident():
             raise UsageError("another answer of this engine is still being read")
         with self._lock:
-            if self._ctx is None:
-                raise UsageError("the engine is closed")
+            self._check_open()
             self._busy = threading.get_ident()
             try:
                 yield

@@ -1,0 +1,276 @@
+"""Commands that show or change what is installed, compared by their whole output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from wizard_edge.cli import _output
+from wizard_edge.store import Installed
+from wizard_edge.units import format_bytes
+
+Install = Callable[..., Installed]
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_list_of_nothing_says_what_to_do(cli: Cli) -> None:
+    result = cli("list")
+
+    assert (result.stdout, result.exit_code) == ("", 0)
+    assert result.stderr == (
+        "no model is installed\nhint: wizard-edge pull apprentice\n"
+    )
+
+
+def test_list(cli: Cli, installed: Install) -> None:
+    installed("tiny")
+    installed("a-longer-name", "Q8_0", template=None)
+
+    result = cli("list")
+
+    assert result.stdout == (
+        "NAME           QUANT     SIZE  TEMPLATE  LICENCE\n"
+        "a-longer-name  Q8_0   30.0 kB  -         apache-2.0\n"
+        "tiny           F32    30.0 kB  vicuna    apache-2.0\n"
+    )
+    assert result.stderr == ""
+
+
+def test_list_warns_of_what_is_damaged(cli: Cli, installed: Install) -> None:
+    path = installed("tiny").path
+    path.write_bytes(b"")
+
+    result = cli("list")
+
+    assert result.stderr.startswith("warning: tiny:F32: tiny.F32.gguf has 0 bytes")
+    assert result.exit_code == 0
+
+
+def test_list_in_json(cli: Cli, installed: Install) -> None:
+    item = installed("tiny")
+
+    rows = json.loads(cli("list", "--json").stdout)
+
+    assert len(rows) == 1
+    promised = ("name", "quant", "path", "size", "sha256", "licenses", "template")
+    assert {key: rows[0][key] for key in promised} == {
+        "name": "tiny",
+        "quant": "F32",
+        "path": str(item.path),
+        "size": item.receipt.size,
+        "sha256": item.receipt.sha256,
+        "licenses": ["apache-2.0"],
+        "template": "vicuna",
+    }
+
+
+def test_list_all_has_one_row_per_model(cli: Cli) -> None:
+    rows = cli("list", "--all").stdout.splitlines()
+    entries = json.loads(cli("list", "--all", "--json").stdout)
+
+    assert rows[0].split() == [
+        *("NAME", "PARAMETERS", "TEMPLATE", "LICENCE", "INSTALLED", "READY", "FILES")
+    ]
+    assert len(rows) == len(entries) + 1
+    assert {"name", "installed", "variants"} <= set(entries[0])
+
+
+def test_show_of_an_installed_model(cli: Cli, installed: Install) -> None:
+    item = installed("tiny")
+
+    assert cli("show", "tiny").stdout == (
+        "model           tiny\n"
+        "names           tiny\n"
+        "architecture    llama\n"
+        "parameters      5.0 k\n"
+        "context         64 tokens\n"
+        "template        vicuna\n"
+        "licence         Apache License 2.0 (apache-2.0)\n"
+        "commercial use  allowed\n"
+        f"installed       F32, 30.0 kB, {item.path}\n"
+    )
+
+
+def test_show_marks_what_is_not_verified(cli: Cli) -> None:
+    text = cli("show", "wizardlm-7b-v1.0").stdout
+
+    assert "weight delta of LLaMA-1 7B" in text
+    assert "\nunverified      " in text
+
+
+def test_show_in_json_has_what_is_promised(cli: Cli) -> None:
+    card = json.loads(cli("show", "wizardlm-13b-v1.2", "--json").stdout)
+
+    promised = {
+        *("template", "licenses", "context", "architecture", "source", "variants"),
+        *("scores", "traps"),
+    }
+    assert promised <= set(card)
+
+
+def test_show_reads_a_file_that_is_not_installed(cli: Cli, installed: Install) -> None:
+    path = installed("tiny").path
+
+    text = cli("show", str(path)).stdout
+
+    assert f"\nfile          {path} (30.0 kB, GGUF v3)\n" in text
+    assert text.startswith("model         small llama\n")
+
+
+def test_rm_asks_and_takes_no_answer_for_no(cli: Cli, installed: Install) -> None:
+    path = installed("tiny").path
+    size = format_bytes(bytes_in(path.parent))
+
+    result = cli("rm", "tiny")
+
+    assert (result.stdout, result.exit_code) == ("", 5)
+    assert result.stderr == (
+        f"remove tiny:F32 ({size})? [y/N]: \n"
+        "error: nothing was removed\n"
+        "hint: --yes removes without asking\n"
+    )
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"), [([], "y\n"), (["--yes"], None)], ids=["asked", "--yes"]
+)
+def test_rm_tells_what_it_freed(
+    words: list[str], answer: str | None, cli: Cli, installed: Install, home: Path
+) -> None:
+    size = format_bytes(bytes_in(installed("tiny").folder))
+
+    result = cli("rm", "tiny", *words, input=answer)
+
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr.endswith(f"removed tiny:F32, {size} freed\n")
+    assert not list((home / "models").iterdir())
+
+
+def test_rm_in_json(cli: Cli, installed: Install) -> None:
+    size = bytes_in(installed("tiny").folder)
+
+    result = cli("rm", "tiny", "--yes", "--json")
+
+    assert json.loads(result.stdout) == {"removed": ["tiny:F32"], "freed": size}
+
+
+def test_rm_removes_nothing_when_one_name_is_wrong(
+    cli: Cli, installed: Install
+) -> None:
+    path = installed("tiny").path
+
+    result = cli("rm", "tiny", "tny", "--yes")
+
+    assert result.stderr == "error: unknown model 'tny'\nhint: did you mean tiny?\n"
+    assert result.exit_code == 3
+    assert path.exists()
+
+
+def test_config_is_set_shown_and_taken_back(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "config" / "config.toml"
+
+    assert cli("config", "seed").stdout == "-\n"
+    assert cli("config", "seed", "7").stderr == "seed is 7\n"
+    assert cli("config", "seed").stdout == "7\n"
+    assert cli("config", "seed", "-v").stderr == f"from: {file}\n"
+    assert json.loads(cli("config", "seed", "--json").stdout)["value"] == 7
+    assert cli("config", "mmap", "no").stderr == "mmap is false\n"
+    assert cli("config", "seed", "--unset").stderr == "seed is - (from: default)\n"
+    assert cli("config", "seed").stdout == "-\n"
+
+
+def test_config_says_when_the_environment_wins(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIZARD_EDGE_SEED", "9")
+
+    result = cli("config", "seed", "7")
+
+    assert result.stderr == (
+        "warning: WIZARD_EDGE_SEED is set and still wins: 9\nseed is 9\n"
+    )
+
+
+def test_config_lists_every_setting(cli: Cli) -> None:
+    rows = cli("config").stdout.splitlines()
+    states = json.loads(cli("config", "--json").stdout)
+
+    assert rows[0].split() == ["KEY", "VALUE", "FROM", "MEANING"]
+    assert [row.split()[0] for row in rows[1:]] == [state["key"] for state in states]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--unset"], 2),
+        (["seed", "7", "--unset"], 2),
+        (["sed", "7"], 10),
+        (["seed", "many"], 10),
+    ],
+    ids=["no key", "both", "unknown key", "wrong value"],
+)
+def test_config_refuses(words: list[str], code: int, cli: Cli, tmp_path: Path) -> None:
+    result = cli("config", *words)
+
+    assert result.exit_code == code
+    assert result.stderr.startswith("error: ")
+    assert not (tmp_path / "config").exists()
+
+
+def test_a_damaged_receipt_is_a_warning_of_list(cli: Cli, installed: Install) -> None:
+    installed("tiny").receipt_path.write_bytes(b"{")
+
+    result = cli("list")
+
+    assert result.stderr.startswith("warning: ")
+    assert result.exit_code == 0
+
+
+def test_pull_finds_what_is_there(cli: Cli, installed: Install) -> None:
+    installed("apprentice", "Q8_0")
+
+    result = cli("pull", "apprentice")
+
+    assert (result.stdout, result.exit_code) == ("", 0)
+    assert result.stderr == (
+        "apprentice:Q8_0 is in the store already\n"
+        'next: wizard-edge run apprentice "Who are you?"\n'
+    )
+
+
+def test_pull_dry_run_of_what_is_there(cli: Cli, installed: Install) -> None:
+    installed("apprentice", "Q8_0")
+
+    assert cli("pull", "apprentice", "--dry-run").stdout == (
+        "apprentice:Q8_0 is in the store already: nothing to do\n"
+    )
+    assert json.loads(cli("pull", "apprentice", "--dry-run", "--json").stdout) == {
+        "name": "apprentice:Q8_0",
+        "already": True,
+        "read_bytes": 0,
+        "output_bytes": 0,
+        "peak_disk_bytes": 0,
+        "peak_memory_bytes": 0,
+        "tensors": {},
+    }
+
+
+def test_names_from_outside_cannot_steer_a_terminal(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_output, "is_terminal", lambda stream: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    result = cli("show", "./\u202ex\x9b1m.gguf")
+
+    assert "\u202e" not in result.stderr
+    assert "\x9b" not in result.stderr

@@ -1,0 +1,178 @@
+"""What only a real process shows: pipes, signals, closed streams, full disks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Plays `run` with a model that ends its answer when it is told to.
+ENDLESS = """
+import time
+from tests.scripted import ScriptedEngine
+from wizard_edge.conversation import Conversation
+from wizard_edge.engine import Chunk, Sampling
+from wizard_edge.service import chat
+from wizard_edge.templates import find_template
+
+class Endless(ScriptedEngine):
+    def generate(self, prompt, sampling, *, cancelled):
+        while not cancelled():
+            yield Chunk(100, "word ")
+            time.sleep(0.001)
+        yield Chunk(101, "last", "cancelled")
+
+def open_chat(ref, **options):
+    engine = Endless()
+    conversation = Conversation(engine, find_template("vicuna"))
+    return chat.Chat(ref, engine, conversation, Sampling())
+
+chat.open_chat = open_chat
+from wizard_edge.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
+        "WIZARD_EDGE_HOME": str(tmp_path / "home"),
+        "WIZARD_EDGE_CONFIG": str(tmp_path / "config"),
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "wizard_edge", "list", "--all"],
+        [sys.executable, "-m", "wizard_edge", "run", "--help"],
+        [sys.executable, "-c", ENDLESS, "run", "tiny", "Hi"],
+    ],
+    ids=["table", "help", "answer"],
+)
+def test_a_reader_that_leaves_is_no_news(
+    command: list[str], environ: dict[str, str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        command,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+
+    assert (done.stderr, done.returncode) == (b"", 141)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_ctrl_c_ends_the_answer_and_keeps_it(environ: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, "run", "tiny", "Hi"],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        begin = process.stdout.read(5)
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=30)
+
+    assert (begin + rest).startswith(b"word ")
+    assert rest.endswith(b"last\n")
+    assert (errors, process.returncode) == (b"", 130)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_conversation_on_a_terminal(environ: dict[str, str]) -> None:
+    terminal = pexpect.spawn(
+        sys.executable, ["-c", ENDLESS, "run", "tiny"], env=environ, timeout=30
+    )
+
+    terminal.expect_exact("tiny - /help lists the commands, /bye leaves\r\n>>> ")
+    terminal.sendline("Hi")
+    terminal.expect_exact("word word ")
+    terminal.sendintr()
+    terminal.expect_exact("last\r\n>>> ")
+    terminal.sendintr()
+    terminal.expect_exact("Ctrl-D or /bye leaves\r\n>>> ")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+
+    assert terminal.exitstatus == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_an_ignored_ctrl_c_stays_ignored(environ: dict[str, str]) -> None:
+    """As a shell starts a program behind `&` or under `nohup`."""
+    program = f"import signal; signal.signal(2, signal.SIG_IGN)\n{ENDLESS}"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "run", "tiny", "Hi"],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(5)
+        process.send_signal(signal.SIGINT)
+        more = process.stdout.read(500)
+        process.terminate()
+
+    assert len(more) == 500
+    assert b"last" not in more
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_stdout_is_an_error(environ: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wizard_edge", "list", "--all"],
+            env=environ,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert done.stderr == b"error: no space left on device\n"
+    assert done.returncode == 7
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_closed_streams_are_no_bug(environ: dict[str, str]) -> None:
+    done = subprocess.run(
+        f"exec '{sys.executable}' -m wizard_edge list --all <&- >&- 2>&-",
+        shell=True,
+        env=environ,
+        check=False,
+    )
+
+    assert done.returncode == 0
+
+
+def test_a_terminal_that_knows_only_ascii_ends_nothing(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wizard_edge", "show", "./größe.gguf"],
+        env=environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.stderr == b"error: no such file or directory: gr??e.gguf\n"
+    assert done.returncode == 3

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.scripted import ScriptedEngine
+from wizard_edge.cli._output import Output
+from wizard_edge.cli._repl import Repl
+from wizard_edge.conversation import Conversation
+from wizard_edge.engine import Chunk, Sampling
+from wizard_edge.errors import UsageError
+from wizard_edge.service.chat import Chat
+from wizard_edge.templates import find_template
+
+Line = str | type[BaseException]
+
+
+class Typed(Output):
+    """An output whose user types these lines and then Ctrl-D."""
+
+    def __init__(self, *lines: Line) -> None:
+        super().__init__()
+        self._typed = iter(lines)
+
+    def read_line(self, prompt: str) -> str:
+        line = next(self._typed, EOFError)
+        if not isinstance(line, str):
+            raise line
+        self.text(f"{prompt}{line}")
+        return line
+
+
+@pytest.fixture
+def converse(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that holds a conversation and returns the transcript."""
+
+    def run(engine: ScriptedEngine, *lines: Line, template: str = "vicuna") -> str:
+        def open_chat(system: str | None) -> Chat:
+            conversation = Conversation(engine, find_template(template), system=system)
+            return Chat("tiny:F32", engine, conversation, Sampling())
+
+        Repl(Typed(*lines), open_chat, None).run()
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    return run
+
+
+def prompts(engine: ScriptedEngine) -> list[str]:
+    return ["".join(map(engine.vocabulary.spell, ids)) for ids in engine.prompts]
+
+
+GREETING = "tiny:F32 - /help lists the commands, /bye leaves\n"
+
+
+def test_turns_follow_each_other(converse: Callable[..., str]) -> None:
+    engine = ScriptedEngine("Hello.", "Ada.")
+
+    transcript = converse(engine, "Hi", "", "Who am I?", "/bye")
+
+    assert transcript == (
+        f">>> Hi\nHello.\n>>> \n>>> Who am I?\nAda.\n>>> /bye\n{GREETING}"
+    )
+    assert prompts(engine)[1].endswith(
+        " USER: Hi ASSISTANT:Hello.</s>USER: Who am I? ASSISTANT:"
+    )
+
+
+def test_ctrl_d_leaves_and_ctrl_c_at_the_prompt_hints(
+    converse: Callable[..., str],
+) -> None:
+    transcript = converse(ScriptedEngine(), KeyboardInterrupt)
+
+    assert transcript == f"{GREETING}\nCtrl-D or /bye leaves\n\n"
+
+
+def test_commands_are_never_sent(converse: Callable[..., str]) -> None:
+    engine = ScriptedEngine("ok")
+
+    transcript = converse(engine, "/stats", "/sytem x", "/zzz", "//bin", "/help")
+
+    assert len(engine.prompts) == 1
+    assert prompts(engine)[0].endswith(" USER: /bin ASSISTANT:")
+    assert transcript.endswith(
+        f"{GREETING}"
+        "no answer yet\n"
+        "unknown command '/sytem': did you mean /system?\n"
+        "unknown command '/zzz': /help lists them\n"
+        "/help    show this list\n"
+        "/clear   forget the conversation\n"
+        "/system  /system TEXT: set the system text and start over\n"
+        "/stats   show what the last answer cost\n"
+        "/bye     leave, as Ctrl-D does\n"
+        "//text   send a message that begins with /\n"
+        "\n"
+    )
+
+
+def test_clear_and_system_start_over(converse: Callable[..., str]) -> None:
+    engine = ScriptedEngine("a", "b", "c")
+
+    converse(engine, "one", "/clear", "two", "/system Be brief.", "three", "/stats")
+
+    assert [text.count("USER:") for text in prompts(engine)] == [1, 1, 1]
+    assert prompts(engine)[2] == "<s>Be brief. USER: three ASSISTANT:"
+
+
+def test_a_system_text_without_a_place_changes_nothing(
+    converse: Callable[..., str],
+) -> None:
+    engine = ScriptedEngine("a")
+
+    transcript = converse(engine, "/system Be brief.", "one", template="wizardlm-7b")
+
+    assert (
+        "error: template 'wizardlm-7b' has no place for a system text\n" in transcript
+    )
+    assert prompts(engine) == ["<s>one\n\n### Response:"]
+
+
+def test_single_turn_models_say_so(converse: Callable[..., str]) -> None:
+    engine = ScriptedEngine("a", "b")
+
+    transcript = converse(engine, "one", "two", template="alpaca")
+
+    assert "single questions: each one starts fresh\n" in transcript
+    assert prompts(engine)[0].replace("one", "two") == prompts(engine)[1]
+
+
+def test_a_question_that_does_not_fit_ends_nothing(
+    converse: Callable[..., str],
+) -> None:
+    engine = ScriptedEngine("ok", context=300)
+
+    transcript = converse(engine, "x" * 300, "short")
+
+    assert transcript.count("error: the prompt does not fit\n") == 1
+    assert ">>> short\nok\n" in transcript
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_it(converse: Callable[..., str]) -> None:
+    engine = ScriptedEngine("next")
+    generate = engine.generate
+
+    def interrupted(*args: object, cancelled: Callable[[], bool]) -> Iterator[Chunk]:
+        engine.generate = generate  # type: ignore[method-assign]
+        yield Chunk(100, "a")
+        os.kill(os.getpid(), signal.SIGINT)
+        while not cancelled():
+            yield Chunk(101, "never")
+        yield Chunk(101, "b", "cancelled")
+
+    engine.generate = interrupted  # type: ignore[method-assign,assignment]
+
+    transcript = converse(engine, "one", "two")
+
+    assert transcript.startswith(">>> one\nab\n>>> two\nnext\n")
+    assert prompts(engine)[0].endswith("ASSISTANT:ab</s>USER: two ASSISTANT:")
+
+
+def test_the_model_is_closed_whatever_happens() -> None:
+    closed: list[bool] = []
+
+    class Watched(Chat):
+        def close(self) -> None:
+            closed.append(True)
+
+    engine = ScriptedEngine()
+    conversation = Conversation(engine, find_template("vicuna"))
+    chat = Watched("tiny", engine, conversation, Sampling())
+
+    with pytest.raises(UsageError):
+        Repl(Typed(UsageError("odd")), lambda _: chat, None).run()  # type: ignore[arg-type]
+
+    assert closed == [True]

@@ -1,0 +1,15 @@
+"""The command line. One file per command, loaded when it is called.
+
+A command function reads options, calls one function of `service` (or of the
+converters), hands the result to the output and returns.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command in `sys.argv` and exit with its code."""
+    # Imported here, so that a part of this package costs no more than itself.
+    from wizard_edge.cli._root import root
+
+    root.main()

@@ -1,0 +1,132 @@
+"""A plain conversation, line by line. The full terminal chat takes its place later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from wizard_edge.cli._failures import explain
+from wizard_edge.cli._interrupt import answering
+from wizard_edge.cli._output import Output
+from wizard_edge.errors import UsageError
+from wizard_edge.units import format_seconds
+
+if TYPE_CHECKING:
+    from wizard_edge.engine import Stats
+    from wizard_edge.service.chat import Chat
+
+_PROMPT = ">>> "
+# Slash command -> what it does, as /help shows it.
+_COMMANDS = {
+    "/help": "show this list",
+    "/clear": "forget the conversation",
+    "/system": "/system TEXT: set the system text and start over",
+    "/stats": "show what the last answer cost",
+    "/bye": "leave, as Ctrl-D does",
+}
+
+
+class Repl:
+    """Asks for lines and writes answers until the user leaves.
+
+    `open_chat` loads the model under a system text.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        open_chat: Callable[[str | None], Chat],
+        system: str | None,
+    ) -> None:
+        self._output = output
+        self._open_chat = open_chat
+        self._system = system
+        self._stats: Stats | None = None
+
+    def run(self) -> None:
+        """Converse; the model is closed at the end."""
+        self._chat = self._open_chat(self._system)
+        try:
+            self._greet()
+            while self._turn():
+                pass
+        finally:
+            self._chat.close()
+
+    def _greet(self) -> None:
+        self._output.say(f"{self._chat.name} - /help lists the commands, /bye leaves")
+        if not self._chat.template.multi_turn:
+            self._output.say(
+                "this model was trained on single questions: each one starts fresh"
+            )
+
+    def _turn(self) -> bool:
+        """Read a line and act on it; False when the user leaves."""
+        try:
+            line = self._output.read_line(_PROMPT).strip()
+        except EOFError:
+            self._output.say("")
+            return False
+        except KeyboardInterrupt:
+            self._output.say("\nCtrl-D or /bye leaves")
+            return True
+        if line.startswith("/") and not line.startswith("//"):
+            return self._command(*line.split(maxsplit=1))
+        if line:
+            self._ask(line.removeprefix("/") if line.startswith("//") else line)
+        return True
+
+    def _ask(self, question: str) -> None:
+        try:
+            with answering(self._chat, question) as answer:
+                for chunk in answer:
+                    self._output.answer(chunk.text)
+                    self._stats = chunk.stats
+        except UsageError as error:
+            # Such as a question longer than the context: the next one may fit.
+            self._output.fail(explain(error))
+            return
+        self._output.end_answer()
+
+    def _command(self, name: str, text: str = "") -> bool:
+        if name == "/bye":
+            return False
+        if name == "/help":
+            for command, meaning in _COMMANDS.items():
+                self._output.say(f"{command:8} {meaning}")
+            self._output.say("//text   send a message that begins with /")
+        elif name == "/clear":
+            self._chat.clear()
+        elif name == "/system":
+            self._restart(text or None)
+        elif name == "/stats":
+            self._output.say(describe(self._stats) if self._stats else "no answer yet")
+        else:
+            self._output.say(f"unknown command {name!r}{_near(name)}")
+        return True
+
+    def _restart(self, system: str | None) -> None:
+        try:
+            chat = self._open_chat(system)
+        except UsageError as error:
+            self._output.fail(explain(error))
+            return
+        self._chat.close()
+        self._chat, self._system = chat, system
+
+
+def describe(stats: Stats) -> str:
+    """Write on one line what an answer cost."""
+    return (
+        f"load {format_seconds(stats.load_s)}; "
+        f"prompt {stats.prompt_tokens} tokens, {stats.cached_tokens} of them reused, "
+        f"{stats.prompt_rate:.1f}/s; "
+        f"answer {stats.new_tokens} tokens, {stats.generate_rate:.1f}/s"
+    )
+
+
+def _near(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, _COMMANDS, n=1)
+    return f": did you mean {near[0]}?" if near else ": /help lists them"

@@ -1,0 +1,87 @@
+"""`wizard-edge list`: what is installed, or all there is."""
+
+from __future__ import annotations
+
+import click
+
+from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.units import format_bytes, format_count
+
+# More quants than this are counted, to keep a row on one line.
+_FEW = 2
+
+
+@click.command("list", cls=Command, help="List the models in the store")
+@click.option(
+    "-a",
+    "--all",
+    "whole_catalogue",
+    is_flag=True,
+    help="List every model of the catalogue (default: installed)",
+)
+@json_option
+@pass_app
+def command(app: App, whole_catalogue: bool) -> None:
+    if whole_catalogue:
+        _list_catalogue(app)
+    else:
+        _list_installed(app)
+
+
+def _list_installed(app: App) -> None:
+    from wizard_edge.service.models import as_json, list_installed
+
+    models = list_installed(app.installation)
+    if app.output.as_json:
+        app.output.document(as_json(models))
+        return
+    if not models:
+        app.output.say("no model is installed\nhint: wizard-edge pull apprentice")
+        return
+    app.output.table(
+        ("NAME", "QUANT", "SIZE", "TEMPLATE", "LICENCE"),
+        [
+            (
+                model.name,
+                model.quant,
+                format_bytes(model.size),
+                model.template or "-",
+                ", ".join(model.licenses) or "-",
+            )
+            for model in models
+        ],
+        right=("SIZE",),
+    )
+    for model in models:
+        if model.problem:
+            app.output.warn(f"{model.name}:{model.quant}: {model.problem}")
+
+
+def _list_catalogue(app: App) -> None:
+    from wizard_edge.service.models import as_json, list_catalogue
+
+    entries = list_catalogue(app.installation)
+    if app.output.as_json:
+        app.output.document(as_json(entries))
+        return
+    app.output.table(
+        ("NAME", "PARAMETERS", "TEMPLATE", "LICENCE", "INSTALLED", "READY FILES"),
+        [
+            (
+                entry.name,
+                format_count(entry.parameters) if entry.parameters else "-",
+                entry.template,
+                ", ".join(entry.licenses),
+                ", ".join(entry.installed) or "-",
+                _span([variant.quant for variant in entry.variants]),
+            )
+            for entry in entries
+        ],
+        right=("PARAMETERS",),
+    )
+
+
+def _span(quants: list[str]) -> str:
+    if len(quants) <= _FEW:
+        return ", ".join(quants) or "-"
+    return f"{len(quants)}: {quants[0]} to {quants[-1]}"

@@ -1,0 +1,97 @@
+"""`wizard-edge run`: one answer, or a plain conversation on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._input import read_pipe
+from wizard_edge.cli._interrupt import answering
+from wizard_edge.cli._options import ModelOptions, complete_models, model_options
+from wizard_edge.cli._output import Output, is_terminal
+from wizard_edge.cli._repl import Repl, describe
+from wizard_edge.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from wizard_edge.engine import Chunk
+    from wizard_edge.service.chat import Chat
+
+
+_EPILOG = """\
+Standard input, where it is not a terminal, is added to the prompt after a blank line.
+Ctrl-C ends the answer and keeps what there is of it.
+"""
+
+
+@click.command(
+    "run",
+    cls=Command,
+    help="Answer one prompt, or converse on a terminal",
+    epilog=_EPILOG,
+)
+@click.argument("model", shell_complete=complete_models)
+@click.argument("prompt", required=False)
+@model_options
+@json_option
+@pass_app
+def command(app: App, model: str, prompt: str | None, options: ModelOptions) -> None:
+    question = _question(prompt)
+    if question:
+        with _open(app, model, options, options.system) as chat:
+            _answer(app.output, chat, question)
+        return
+    if app.output.as_json or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
+        raise UsageError("no prompt", hint="wizard-edge run MODEL PROMPT")
+    Repl(
+        app.output, lambda system: _open(app, model, options, system), options.system
+    ).run()
+
+
+def _question(prompt: str | None) -> str:
+    """Return the prompt and what was piped in, a blank line between them."""
+    return "\n\n".join(part for part in (prompt, read_pipe()) if part)
+
+
+def _open(app: App, model: str, options: ModelOptions, system: str | None) -> Chat:
+    from wizard_edge.service.chat import open_chat
+
+    with app.output.progress(brief=True) as progress:
+        return open_chat(
+            model,
+            system=system,
+            template=options.template,
+            settings=options.flags,
+            grammar=options.grammar,
+            json_schema=options.json_schema,
+            installation=app.installation,
+            progress=progress,
+        )
+
+
+def _answer(output: Output, chat: Chat, question: str) -> None:
+    chunks: list[Chunk] = []
+    with answering(chat, question) as answer:
+        for chunk in answer:
+            chunks.append(chunk)
+            if not output.as_json:
+                output.answer(chunk.text)
+    last = chunks[-1]
+    if output.as_json:
+        output.document(
+            {
+                "model": chat.name,
+                "text": "".join(chunk.text for chunk in chunks),
+                "finish": last.finish,
+                "stats": last.stats.as_dict(),
+            }
+        )
+    else:
+        output.end_answer()
+    if last.finish == "length":
+        output.say("the answer was cut: --max-tokens or --ctx-size is reached")
+    output.detail(describe(last.stats))
+    if last.finish == "cancelled":
+        raise click.exceptions.Exit(Interrupted.exit_code)

@@ -1,0 +1,163 @@
+"""`wizard-edge show`: everything that is known about one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import click
+
+from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._options import complete_models
+from wizard_edge.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from wizard_edge.models import Scores, Source
+    from wizard_edge.service.cards import FileFacts, InstalledCard, ModelCard
+
+Row = tuple[str, str]
+
+_UNVERIFIED = " (UNVERIFIED)"
+_STATES = {
+    "present": "",
+    "unknown": ", nobody knows if it is still there",
+    "gone": ", gone from the hub",
+}
+_COMMERCIAL = {True: "allowed", False: "not allowed", None: "unclear, take it as no"}
+# The scores as their papers call them.
+_SCORES = {
+    "humaneval": "HumanEval",
+    "humaneval_plus": "HumanEval+",
+    "mbpp": "MBPP",
+    "mbpp_plus": "MBPP+",
+    "gsm8k": "GSM8K",
+    "math": "MATH",
+    "mt_bench": "MT-Bench",
+    "alpaca_eval": "AlpacaEval",
+}
+
+
+@click.command("show", cls=Command, help="Show all that is known about a model")
+@click.argument("model", metavar="MODEL|FILE.gguf", shell_complete=complete_models)
+@json_option
+@pass_app
+def command(app: App, model: str) -> None:
+    from wizard_edge.service.cards import show
+    from wizard_edge.service.models import as_json
+
+    card = show(app.installation, model)
+    if app.output.as_json:
+        app.output.document(as_json(card))
+        return
+    app.output.pairs([row for row in _rows(card) if row[1]])
+
+
+def _rows(card: ModelCard) -> Iterator[Row]:
+    yield "model", card.title
+    yield "names", ", ".join(dict.fromkeys((card.name, *card.aliases)))
+    yield "architecture", _marked(card, "architecture", card.architecture or "")
+    if card.parameters:
+        yield "parameters", _marked(card, "parameters", format_count(card.parameters))
+    if card.context:
+        yield "context", _marked(card, "context", f"{card.context} tokens")
+    if card.training_length:
+        length = f"{card.training_length} tokens"
+        yield "trained on", _marked(card, "training_length", length)
+    yield "template", _templates(card)
+    if card.sampling:
+        yield "sampling", _marked(card, "sampling", _sampling(card))
+    yield from _terms(card)
+    if card.base:
+        yield "base", _marked(card, "base", card.base.name)
+    if card.source:
+        yield "source", _marked(card, "source", _source(card.source))
+    yield "installed", "\n".join(map(_installed, card.installed)) or _absent(card)
+    yield "ready files", _variants(card)
+    if card.file:
+        yield from _file(card.file)
+    if card.scores:
+        yield "scores", _marked(card, "scores", _scores(card.scores))
+    yield "traps", "\n".join(card.traps)
+    yield "unverified", ", ".join(card.unverified)
+    yield "inferred", ", ".join(card.inferred)
+
+
+def _marked(card: ModelCard, key: str, text: str) -> str:
+    return text + _UNVERIFIED if text and key in card.unverified else text
+
+
+def _templates(card: ModelCard) -> str:
+    if card.template is None:
+        return "nobody says; give one with --template"
+    text = _marked(card, "template", card.template)
+    return " or ".join((text, *card.alternative_templates))
+
+
+def _sampling(card: ModelCard) -> str:
+    assert card.sampling is not None
+    return f"temperature {card.sampling.temperature:g}, top-p {card.sampling.top_p:g}"
+
+
+def _terms(card: ModelCard) -> Iterator[Row]:
+    licenses = [f"{item.name} ({item.id})" for item in card.terms.licenses]
+    yield "licence", _marked(card, "licenses", "\n".join(licenses) or "nobody says")
+    if card.terms.licenses:
+        yield "commercial use", _COMMERCIAL[card.terms.commercial]
+    yield "conflict", card.terms.conflict
+
+
+def _source(source: Source) -> str:
+    place = source.repo or ("this package" if source.package else "")
+    revision = f" at {source.revision[:12]}" if source.revision else ""
+    # What comes with the package has no state on the hub.
+    state = _STATES[source.state] if source.repo else ""
+    parts = [
+        f"{place}{revision}{state}",
+        f"weight delta of {source.delta_of.name}" if source.delta_of else "",
+        source.dtype or "",
+        _size(source.size, exact=source.size_exact) if source.size else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _absent(card: ModelCard) -> str:
+    return "" if card.file else "no"
+
+
+def _installed(card: InstalledCard) -> str:
+    receipt = card.receipt
+    text = f"{receipt.quant}, {format_bytes(receipt.size)}, {card.path}"
+    return f"{text}\n  problem: {card.problem}" if card.problem else text
+
+
+def _variants(card: ModelCard) -> str:
+    return ", ".join(
+        f"{item.quant} {_size(item.size, exact=item.size_exact)}".rstrip()
+        for item in card.variants
+    )
+
+
+def _size(size: int | None, *, exact: bool) -> str:
+    if size is None:
+        return ""
+    return format_bytes(size) if exact else f"about {format_bytes(size)}"
+
+
+def _file(facts: FileFacts) -> Iterator[Row]:
+    yield "file", f"{facts.path} ({format_bytes(facts.size)}, GGUF v{facts.version})"
+    yield "quant", facts.quant or "nobody says"
+    if facts.vocabulary:
+        yield "vocabulary", f"{facts.vocabulary} tokens, {facts.tokenizer or 'unknown'}"
+    counts = sorted(facts.tensors.items(), key=lambda item: -item[1])
+    yield "tensors", ", ".join(f"{count} {kind}" for kind, count in counts)
+
+
+def _scores(scores: Scores) -> str:
+    found = {item.name: getattr(scores, item.name) for item in fields(scores)}
+    text = ", ".join(
+        f"{title} {found[name]:g}"
+        for name, title in _SCORES.items()
+        if found[name] is not None
+    )
+    return f"{text}\n  as printed in {scores.source}"
