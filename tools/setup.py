@@ -41,9 +41,8 @@ def main() -> int:
     stamp = arguments.venv / f"installed-{'-'.join(extras) or 'plain'}"
     if stamp.exists() and stamp.read_text() == fingerprint():
         return 0
-    if not python_of(arguments.venv).exists():
-        say(f"making the virtual environment {shown(arguments.venv)}")
-        venv.create(arguments.venv, with_pip=True)
+    if not has_pip(arguments.venv) and not make_environment(arguments.venv):
+        return 1
     status = install(arguments.venv, extras)
     if status == 0:
         stamp.write_text(fingerprint())
@@ -60,6 +59,33 @@ def missing_tool() -> str | None:
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         return "no C++ compiler found: install one (Debian: build-essential)"
     return None
+
+
+def has_pip(folder: Path) -> bool:
+    """Tell whether the environment is there and whole."""
+    python = python_of(folder)
+    command = [str(python), "-m", "pip", "--version"]
+    return (
+        python.exists()
+        and not subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        ).returncode
+    )
+
+
+def make_environment(folder: Path) -> bool:
+    """Make the virtual environment, anew where one was left half made."""
+    say(f"making the virtual environment {shown(folder)}")
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+    except subprocess.CalledProcessError:
+        print(
+            "error: this Python cannot make environments with pip "
+            "(Debian: sudo apt install python3-venv)",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def fingerprint() -> str:

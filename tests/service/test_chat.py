@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.gguf_files import small_llama, string
+from wizard_edge.config import Settings
+from wizard_edge.engine import LoadOptions, Sampling
+from wizard_edge.errors import (
+    BackendError,
+    MissingFile,
+    NotFound,
+    UnknownModel,
+    UsageError,
+)
+from wizard_edge.hardware import find_cores
+from wizard_edge.service.chat import load_options_from, open_chat, sampling_from
+from wizard_edge.service.installation import Installation, open_installation
+from wizard_edge.service.prompts import show_prompt
+from wizard_edge.service.pull import pull
+from wizard_edge.service.targets import find_target
+from wizard_edge.templates import Message
+from wizard_edge_converters.seam import Pipeline
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """A home in which the bundled model has been pulled."""
+    folder = tmp_path_factory.mktemp("home")
+    environ = {
+        "WIZARD_EDGE_HOME": str(folder / "home"),
+        "WIZARD_EDGE_CONFIG": str(folder / "config"),
+    }
+    installation = open_installation(environ)
+    pull(installation, "apprentice", convert=Pipeline())
+    return installation
+
+
+def test_a_conversation_in_two_turns(installation: Installation) -> None:
+    with open_chat("apprentice", installation=installation) as chat:
+        first = chat.say("Hi, my name is Ada.")
+        second = chat.say("What is my name?")
+
+    assert chat.name == "apprentice:Q8_0"
+    assert chat.template.id == "vicuna"
+    assert "Ada" in first
+    assert "Ada" in second
+    assert [message.role for message in chat.messages] == ["user", "assistant"] * 2
+
+
+def test_clear_starts_over(installation: Installation) -> None:
+    with open_chat("apprentice", installation=installation) as chat:
+        chat.say("Hi, my name is Ada.")
+        chat.clear()
+        *_, last = chat.ask("Hello!")
+
+    assert len(chat.messages) == 2
+    assert last.stats.reread_tokens == 0
+
+
+def test_a_file_says_its_own_template(
+    installation: Installation, apprentice: Callable[[str], Path]
+) -> None:
+    with open_chat(str(apprentice("Q8_0")), installation=installation) as chat:
+        assert chat.template.id == "vicuna"
+
+
+def test_a_file_that_says_no_template_needs_one(
+    installation: Installation, tmp_path: Path
+) -> None:
+    path = small_llama().write(tmp_path / "unknown.gguf")
+
+    with pytest.raises(UsageError, match="nobody says which template") as caught:
+        open_chat(str(path), installation=installation)
+
+    assert caught.value.hint == "--template vicuna|wizardlm-7b|alpaca|alpaca-cot"
+    open_chat(str(path), template="alpaca", installation=installation).close()
+
+
+def test_a_chat_template_in_a_file_is_never_used(
+    installation: Installation, tmp_path: Path
+) -> None:
+    file = small_llama().set(
+        "tokenizer.chat_template", string("{% for x in range(10**9) %}{% endfor %}")
+    )
+    path = file.write(tmp_path / "hostile.gguf")
+
+    messages = [Message("user", "ab")]
+    view = show_prompt(installation, str(path), messages, "wizardlm-7b")
+
+    assert view.text == "ab\n\n### Response:"
+
+
+@pytest.mark.parametrize(
+    ("ref", "error"),
+    [
+        ("wizardlm-13b-v1.2", NotFound),
+        ("apprentice:Q2_K", NotFound),
+        ("nosuchmodel", UnknownModel),
+        ("./nosuch.gguf", MissingFile),
+        ("hf:owner/repo", NotFound),
+    ],
+)
+def test_what_is_not_there_is_not_found(
+    installation: Installation, ref: str, error: type[NotFound]
+) -> None:
+    with pytest.raises(error):
+        open_chat(ref, installation=installation)
+
+
+def test_another_architecture_is_a_backend_error(
+    installation: Installation, tmp_path: Path
+) -> None:
+    file = small_llama().set("general.architecture", string("mamba"))
+    path = file.write(tmp_path / "mamba.gguf")
+
+    with pytest.raises(BackendError, match="'mamba'"):
+        open_chat(str(path), template="vicuna", installation=installation)
+
+
+def test_a_system_text_without_a_place_is_refused_before_the_load(
+    installation: Installation,
+) -> None:
+    with pytest.raises(UsageError, match="no place for a system text"):
+        open_chat(
+            "apprentice",
+            template="wizardlm-7b",
+            system="Be brief.",
+            installation=installation,
+        )
+
+
+def test_the_authors_sampling_is_the_default(installation: Installation) -> None:
+    target = find_target(installation, "apprentice")
+
+    assert target.sampling == Sampling(temperature=0.0, top_p=1.0)
+
+
+def test_settings_lie_over_the_authors_sampling() -> None:
+    authors = Sampling(temperature=0.9, top_p=1.0)
+    settings = Settings(temperature=0.2, seed=7, max_tokens=9)
+
+    assert sampling_from(settings, authors) == Sampling(
+        temperature=0.2, top_p=1.0, seed=7, max_tokens=9
+    )
+
+
+def test_threads_are_the_cores_that_may_be_used() -> None:
+    assert load_options_from(Settings()) == LoadOptions(threads=find_cores().threads)
+
+
+def test_every_load_setting_reaches_the_engine() -> None:
+    settings = Settings(
+        ctx_size=128,
+        threads=3,
+        prompt_threads=4,
+        gpu_layers=5,
+        kv_type="q8_0",
+        flash_attention=True,
+        mmap=False,
+        mlock=True,
+    )
+
+    assert load_options_from(settings) == LoadOptions(
+        context=128,
+        threads=3,
+        prompt_threads=4,
+        gpu_layers=5,
+        kv_type="q8_0",
+        flash_attention=True,
+        mmap=False,
+        mlock=True,
+    )
+
+
+def test_the_environment_reaches_the_engine(installation: Installation) -> None:
+    environ = {**installation.environ, "WIZARD_EDGE_CTX_SIZE": "128"}
+
+    with open_chat("apprentice", installation=open_installation(environ)) as chat:
+        assert chat.context == 128
+
+
+def test_the_context_is_the_models_own_where_it_is_small(
+    installation: Installation,
+) -> None:
+    with open_chat("apprentice", installation=installation) as chat:
+        assert chat.context == 1024
+
+
+def test_a_prompt_is_shown_as_it_would_be_sent(installation: Installation) -> None:
+    messages = [
+        Message("user", "Hi"),
+        Message("assistant", "Hello.</s>"),
+        Message("user", "Who?"),
+    ]
+
+    view = show_prompt(installation, "apprentice", messages)
+
+    assert view.template == "vicuna"
+    assert view.text.endswith("USER: Hi ASSISTANT: Hello.</s></s>USER: Who? ASSISTANT:")
+    assert view.pieces[0] == "<s>"
+    assert view.pieces.count("</s>") == 1
+    assert len(view.pieces) == len(view.ids)
