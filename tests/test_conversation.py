@@ -198,3 +198,15 @@ def test_clear_forgets_the_turns_and_keeps_the_system_text() -> None:
 
     messages = [Message("system", "Be brief."), Message("user", "b")]
     assert engine.prompts[1] == encode_messages(VICUNA, messages, engine.vocabulary)
+
+
+def test_an_answer_that_was_open_does_not_undo_clear() -> None:
+    conversation = Conversation(ScriptedEngine(" abcdef"), VICUNA)
+    chunks = conversation.ask("x", GREEDY)
+    next(chunks)
+
+    conversation.clear()
+    chunks.close()  # type: ignore[attr-defined]
+
+    assert conversation.ids == ()
+    assert conversation.messages == []

@@ -40,6 +40,8 @@ class Conversation:
         self.messages: list[Message] = []
         self._ids: list[int] = []
         self._evaluated = 0
+        # Counts the calls of `clear`, which an open answer must not undo.
+        self._cleared = 0
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -70,6 +72,7 @@ class Conversation:
         self.messages.clear()
         self._ids.clear()
         self._evaluated = 0
+        self._cleared += 1
 
     def _prompt(self, text: str) -> list[int]:
         vocabulary = self.engine.vocabulary
@@ -85,6 +88,7 @@ class Conversation:
     ) -> Iterator[Chunk]:
         answer: list[int] = []
         parts: list[str] = []
+        cleared = self._cleared
         try:
             for chunk in chunks:
                 if chunk.token is not None:
@@ -99,7 +103,7 @@ class Conversation:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
-            if answer:
+            if answer and cleared == self._cleared:
                 self._ids = prompt + answer
                 # The last token was drawn, not yet evaluated.
                 self._evaluated = len(self._ids) - 1

@@ -19,7 +19,8 @@ GpuLayers = Literal["auto", "all"] | int
 
 # What a user is offered; "f32" is for comparisons with a reference.
 KV_TYPES: tuple[KvType, ...] = ("f16", "q8_0", "q4_0")
-MAX_SEED = 2**32 - 1
+# One less than LLAMA_DEFAULT_SEED of llama.h, which means: draw one.
+MAX_SEED = 2**32 - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ class Stats:
 
     `prompt_tokens` counts the whole prompt, `cached_tokens` those of it that were
     in the KV cache and not evaluated, `reread_tokens` those evaluated although an
-    earlier turn of the conversation had evaluated them before.
+    earlier turn of the conversation had evaluated them before. `generate_s` is the
+    time spent on all new tokens but the first, which the prompt's last step gave.
     """
 
     prompt_tokens: int = 0
@@ -117,8 +119,8 @@ class Stats:
 
     @property
     def generate_rate(self) -> float:
-        """Tokens generated per second."""
-        return _rate(self.new_tokens, self.generate_s)
+        """Tokens generated per second, from the second one on."""
+        return _rate(self.new_tokens - 1, self.generate_s)
 
     def as_dict(self) -> dict[str, float]:
         """Return the fields by name, as `run --json` shows them."""
@@ -214,7 +216,7 @@ def never() -> bool:
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
     if not isfinite(value) or not low <= value <= high:
-        raise UsageError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+        raise UsageError(f"{name} must be from {low} to {high}, got {value}")
 
 
 def _rate(count: int, seconds: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,12 +15,13 @@ import pytest
 
 from tests.gguf_files import small_llama
 from wizard_edge._llama.engine import LlamaEngine
+from wizard_edge._llama.library import listen
 from wizard_edge.conversation import Conversation
-from wizard_edge.engine import Chunk, LoadOptions, Sampling
+from wizard_edge.engine import MAX_SEED, Chunk, LoadOptions, Sampling
 from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.prompt import begin, encode, encode_messages
-from wizard_edge.templates import TEMPLATES, Message
+from wizard_edge.templates import TEMPLATES
 
 VICUNA = TEMPLATES["vicuna"]
 WILD = Sampling(temperature=5, seed=7, max_tokens=24)
@@ -286,30 +289,126 @@ def test_closing_in_the_middle_of_an_answer_ends_it(
         next(answer)
 
 
-@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
-def test_a_quantized_cache_answers(
-    apprentice: Callable[[str], Path], kv_type: str
+def test_a_closed_chat_says_so_instead_of_touching_freed_memory(
+    apprentice: Callable[[str], Path],
 ) -> None:
-    options = LoadOptions(kv_type=kv_type)  # type: ignore[arg-type]
-    with LlamaEngine(apprentice("Q8_0"), options) as engine:
-        conversation = Conversation(engine, VICUNA)
-        *_, last = conversation.ask("Hello!", Sampling())
+    engine = LlamaEngine(apprentice("Q8_0"))
+    conversation = Conversation(engine, VICUNA)
+    engine.close()
 
+    with pytest.raises(UsageError, match="closed"):
+        conversation.ask("Hello!", Sampling())
+    with pytest.raises(UsageError, match="closed"):
+        engine.generate([1, 2], Sampling(grammar='root ::= "a"'))
+
+
+def test_closing_from_another_thread_does_not_wait_for_an_answer(
+    apprentice: Callable[[str], Path],
+) -> None:
+    engine = LlamaEngine(apprentice("Q8_0"))
+    answer = engine.generate(prompt_for(engine, "Hello!"), Sampling())
+    next(answer)
+
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    closer.join(timeout=20)
+
+    assert not closer.is_alive()
+    with pytest.raises(UsageError, match="closed"):
+        list(answer)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (LoadOptions(kv_type="q8_0"), r"K \(q8_0\)"),
+        (LoadOptions(kv_type="q4_0"), r"K \(q4_0\)"),
+        (LoadOptions(flash_attention=True), r"flash_attn += enabled"),
+        (LoadOptions(flash_attention=False), r"flash_attn += disabled"),
+    ],
+    ids=["q8_0", "q4_0", "flash", "plain"],
+)
+def test_load_options_reach_llama_cpp_and_it_answers(
+    apprentice: Callable[[str], Path], options: LoadOptions, line: str
+) -> None:
+    with listen() as log, LlamaEngine(apprentice("Q8_0"), options) as engine:
+        *_, last = Conversation(engine, VICUNA).ask("Hello!", Sampling())
+
+    assert re.search(line, "".join(log))
     assert last.finish == "stop"
 
 
 def test_flash_attention_off_and_on_agree(apprentice: Callable[[str], Path]) -> None:
     answers = []
     for flash in (False, True):
-        with LlamaEngine(
-            apprentice("F16"), LoadOptions(flash_attention=flash)
-        ) as engine:
-            prompt = encode_messages(
-                VICUNA, [Message("user", "Who are you?")], engine.vocabulary
-            )
+        options = LoadOptions(flash_attention=flash)
+        with LlamaEngine(apprentice("F16"), options) as engine:
+            prompt = prompt_for(engine, "Who are you?")
             answers.append(tokens(engine.generate(prompt, Sampling())))
 
     assert answers[0] == answers[1]
+
+
+def test_a_repeat_penalty_sees_the_prompt(engine: LlamaEngine) -> None:
+    prompt = prompt_for(engine, "What is 7 plus 5?")
+    [plain] = engine.generate(prompt, Sampling(max_tokens=1))
+    assert plain.token in prompt[-64:]
+
+    [other] = engine.generate(prompt, Sampling(max_tokens=1, repeat_penalty=100))
+
+    assert other.token != plain.token
+
+
+def test_the_largest_seed_is_a_seed(engine: LlamaEngine, prompt: list[int]) -> None:
+    sampling = replace(WILD, seed=MAX_SEED)
+
+    first, second = (tokens(engine.generate(prompt, sampling)) for _ in range(2))
+
+    assert first == second
+
+
+def test_a_rate_counts_the_tokens_it_timed(
+    engine: LlamaEngine, prompt: list[int]
+) -> None:
+    [one] = engine.generate(prompt, Sampling(max_tokens=1))
+
+    assert one.stats.generate_s == 0
+    assert one.stats.generate_rate == 0
+
+
+def test_logits_of_more_than_a_batch_are_refused(engine: LlamaEngine) -> None:
+    with pytest.raises(UsageError, match="not of 513"):
+        engine.logits([1] * 513)
+
+
+def test_many_threads_with_bad_grammars_keep_standard_error(
+    engine: LlamaEngine, prompt: list[int]
+) -> None:
+    before = os.fstat(2)
+
+    def ask() -> None:
+        for _ in range(20):
+            with pytest.raises(UsageError):
+                engine.generate(prompt, Sampling(grammar="root ::= ["))
+
+    callers = [threading.Thread(target=ask) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+    after = os.fstat(2)
+    assert (after.st_dev, after.st_ino) == (before.st_dev, before.st_ino)
+
+
+def test_what_progress_raises_ends_the_load(apprentice: Callable[[str], Path]) -> None:
+    """Ctrl-C during a load arrives inside the callback of native code."""
+
+    def interrupt(event: ProgressEvent) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LlamaEngine(apprentice("Q8_0"), progress=interrupt)
 
 
 def test_loading_reports_its_progress(apprentice: Callable[[str], Path]) -> None:

@@ -10,7 +10,7 @@ import codecs
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -69,12 +69,13 @@ class LlamaEngine:
             self._model.close()
             raise BackendError(
                 f"llama.cpp cannot make a context of {self.context} tokens: "
-                f"{library.last_reason() or 'no reason'}",
+                f"{library.reason() or 'no reason'}",
                 hint="try a smaller --ctx-size",
             )
         self._memory = self._library.llama_get_memory(self._ctx)
         self._batch = self._library.llama_batch_init(_BATCH, 0, 1)
         self._cached: list[int] = []
+        self._closed = False
         self._lock = threading.Lock()
         self._busy: int | None = None
 
@@ -98,6 +99,7 @@ class LlamaEngine:
         Raises: UsageError when the prompt is empty, leaves no room in the context,
         or this thread has not finished reading another answer of this engine.
         """
+        self._check_open()
         if not prompt:
             raise UsageError("the prompt is empty")
         if len(prompt) >= self.context:
@@ -106,15 +108,19 @@ class LlamaEngine:
                 hint="give a larger --ctx-size, or start a new conversation",
             )
         # Built here, so that a bad grammar is an answer to this call.
-        sampler = Sampler(self._library, self.vocabulary, sampling)
+        sampler = Sampler(self._library, self.vocabulary, sampling, prompt)
         return self._answer(list(prompt), sampler, sampling.max_tokens, cancelled)
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits of every position, shape (len(ids), vocabulary), f32.
 
-        Evaluates from an empty cache, at most 512 tokens.
+        Evaluates from an empty cache.
+        Raises: UsageError for more than 512 tokens.
         """
         import numpy as np
+
+        if not 0 < len(ids) <= _BATCH:
+            raise UsageError(f"logits of 1 to {_BATCH} tokens, not of {len(ids)}")
 
         with self._turn():
             self._forget_after(0)
@@ -133,17 +139,12 @@ class LlamaEngine:
     def close(self) -> None:
         """Free the context and the model. A second call does nothing.
 
-        An answer that this thread was reading ends with an error where it goes on.
+        An answer that is still being read ends with an error where it goes on; the
+        memory is freed then.
         """
-        if self._ctx is None:
-            return
-        # A suspended answer of this very thread holds the lock and runs nothing.
-        mine = self._busy == threading.get_ident()
-        with nullcontext() if mine else self._turn():
-            self._library.llama_batch_free(self._batch)
-            self._library.llama_free(self._ctx)
-            self._ctx = None
-            self._model.close()
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -185,9 +186,9 @@ class LlamaEngine:
         room = self.context - len(self._cached)
         limit = room if max_tokens is None else min(max_tokens, room)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        begun = time.perf_counter()
+        token = sampler.sample(self._ctx, -1)
+        generate_s = 0.0
         for count in range(1, limit + 1):
-            token = sampler.sample(self._ctx, -1)
             finish: Finish | None = None
             if self.vocabulary.is_end(token):
                 finish = "stop"
@@ -196,13 +197,14 @@ class LlamaEngine:
             elif count == limit:
                 finish = "length"
             text = decoder.decode(self.vocabulary.piece(token), finish is not None)
-            generate_s = time.perf_counter() - begun
-            yield Chunk(
-                token, text, finish, _stats(counts, count, prompt_s, generate_s)
-            )
+            stats = _stats(counts, count, prompt_s, generate_s)
+            yield Chunk(token, text, finish, stats)
             if finish is not None:
                 return
+            begun = time.perf_counter()
             self._evaluate([token])
+            token = sampler.sample(self._ctx, -1)
+            generate_s += time.perf_counter() - begun
 
     def _reuse(self, prompt: list[int]) -> int:
         """Keep the cached tokens that begin `prompt`; return how many.
@@ -246,10 +248,11 @@ class LlamaEngine:
     def _decode(self) -> None:
         library.forget()
         status = self._library.llama_decode(self._ctx, self._batch)
+        library.raise_pending()
         if status != 0:
             self._forget_after(0)
             raise BackendError(
-                f"llama.cpp gave up with status {status}: {library.last_reason()}"
+                f"llama.cpp gave up with status {status}: {library.reason()}"
             )
 
     def _forget_after(self, length: int) -> None:
@@ -257,7 +260,7 @@ class LlamaEngine:
         del self._cached[length:]
 
     def _check_open(self) -> None:
-        if self._ctx is None:
+        if self._closed:
             raise UsageError("the engine is closed")
 
     @contextmanager
@@ -265,13 +268,23 @@ class LlamaEngine:
         """Hold the engine for one caller; the same thread cannot take it twice."""
         if self._busy == threading.get_ident():
             raise UsageError("another answer of this engine is still being read")
-        with self._lock:
+        self._lock.acquire()
+        try:
             self._check_open()
             self._busy = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._busy = None
+            yield
+        finally:
+            self._busy = None
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of the lock, which is held, after freeing a closed engine."""
+        if self._closed and self._ctx is not None:
+            self._library.llama_batch_free(self._batch)
+            self._library.llama_free(self._ctx)
+            self._ctx = None
+            self._model.close()
+        self._lock.release()
 
 
 def _context_params(library: Any, options: LoadOptions, context: int) -> Any:

@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ _logger = logging.getLogger("wizard_edge.llama")
 _recent: deque[tuple[int, str]] = deque(maxlen=200)
 _listeners: list[list[str]] = []
 _keep_alive: list[object] = []
+# The process has one standard error: two who redirect it would lose it.
+_overhearing = threading.Lock()
+_pending: list[BaseException] = []
 
 
 @cache
@@ -70,7 +74,7 @@ def overhear() -> Iterator[list[str]]:
     so keep what runs inside short.
     """
     lines: list[str] = []
-    with tempfile.TemporaryFile() as file:
+    with _overhearing, tempfile.TemporaryFile() as file:
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
@@ -88,8 +92,8 @@ def forget() -> None:
     _recent.clear()
 
 
-def last_reason() -> str:
-    """Return what llama.cpp complained about last, in one line; "" if it did not."""
+def reason() -> str:
+    """Return llama.cpp's first error since `forget`, else its first warning, or ""."""
     complaints = [text for level, text in _recent if level >= _WARN]
     errors = [text for level, text in _recent if level > _WARN]
     for lines in (errors, complaints):
@@ -98,7 +102,25 @@ def last_reason() -> str:
     return ""
 
 
+def raise_pending() -> None:
+    """Raise what was raised inside a callback, such as Ctrl-C; call it afterwards."""
+    if _pending:
+        raise _pending.pop()
+
+
+def keep(err: BaseException) -> None:
+    """Keep an exception that cannot cross native code, for `raise_pending`."""
+    _pending[:] = [err]
+
+
 def _on_line(level: int, text: bytes, user_data: object) -> None:
+    try:
+        _record(level, text)
+    except BaseException as err:  # noqa: BLE001 - raised again by raise_pending
+        keep(err)
+
+
+def _record(level: int, text: bytes) -> None:
     line = text.decode("utf-8", "replace")
     if level == _CONTINUE and _recent:
         known, head = _recent.pop()

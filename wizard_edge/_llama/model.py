@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from wizard_edge.engine import LoadOptions
 from wizard_edge.errors import BackendError
 from wizard_edge.gguf_rules import read_valid
 from wizard_edge.progress import Progress, ProgressEvent, silent
+
+_logger = logging.getLogger(__name__)
 
 # llama_load_mode of llama.h: bit 0 maps the file, bit 1 locks it into memory.
 _MMAP = 1
@@ -49,9 +52,15 @@ class Model:
         self.handle: Any = self.library.llama_model_load_from_file(
             str(path).encode(), params
         )
+        try:
+            library.raise_pending()
+        except BaseException:
+            if self.handle:
+                self.library.llama_model_free(self.handle)
+            raise
         if not self.handle:
             raise BackendError(
-                f"llama.cpp cannot load {path}: {library.last_reason() or 'no reason'}"
+                f"llama.cpp cannot load {path}: {library.reason() or 'no reason'}"
             )
         self.load_s = time.perf_counter() - begun
         self.vocabulary = LlamaVocabulary(self.library, self.handle)
@@ -64,19 +73,26 @@ class Model:
     def close(self) -> None:
         """Free the model. A second call does nothing."""
         if self.handle is not None:
+            self.vocabulary.close()
             self.library.llama_model_free(self.handle)
             self.handle = None
 
     def _gpu_layers(self, options: LoadOptions) -> int:
-        if isinstance(options.gpu_layers, int):
-            return options.gpu_layers
-        # Negative means every layer; without GPU support there is nothing to move.
-        return -1 if self.library.llama_supports_gpu_offload() else 0
+        if not self.library.llama_supports_gpu_offload():
+            if options.gpu_layers not in ("auto", 0):
+                _logger.warning("llama.cpp was built without GPU support: none is used")
+            return 0
+        # Negative means every layer.
+        return options.gpu_layers if isinstance(options.gpu_layers, int) else -1
 
 
 def _reporter(progress: Progress) -> Any:
     def report(done: float, user_data: object) -> bool:
-        progress(ProgressEvent("load", round(done * 100), 100, "steps"))
+        try:
+            progress(ProgressEvent("load", round(done * 100), 100, "steps"))
+        except BaseException as err:  # noqa: BLE001 - raised again by raise_pending
+            library.keep(err)
+            return False
         return True
 
     return report

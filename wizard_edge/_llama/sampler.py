@@ -8,6 +8,7 @@ Source: llama.cpp common/common.h, common_params_sampling.samplers.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from types import ModuleType
 
 # A pointer of the binding, whose types are not annotated for checkers.
@@ -26,10 +27,15 @@ class Sampler:
     """Owns the chain; `close` frees it."""
 
     def __init__(
-        self, library: ModuleType, vocabulary: LlamaVocabulary, sampling: Sampling
+        self,
+        library: ModuleType,
+        vocabulary: LlamaVocabulary,
+        sampling: Sampling,
+        prompt: Sequence[int],
     ) -> None:
         self._library = library
-        links = _links(library, vocabulary, sampling)
+        self._chain: Any = None
+        links = _links(library, vocabulary, sampling, prompt)
         params = library.llama_sampler_chain_default_params()
         self._chain = library.llama_sampler_chain_init(params)
         for link in links:
@@ -45,20 +51,28 @@ class Sampler:
             self._library.llama_sampler_free(self._chain)
             self._chain = None
 
+    def __del__(self) -> None:
+        # An answer that nobody began to read has no other end.
+        self.close()
+
 
 def _links(
-    library: ModuleType, vocabulary: LlamaVocabulary, sampling: Sampling
+    library: ModuleType,
+    vocabulary: LlamaVocabulary,
+    sampling: Sampling,
+    prompt: Sequence[int],
 ) -> list[Any]:
     links = []
     grammar = _grammar(sampling)
     if grammar is not None:
         links.append(_grammar_link(library, vocabulary, grammar))
     if sampling.repeat_penalty != 1:
-        links.append(
-            library.llama_sampler_init_penalties(
-                vocabulary.size, _PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0
-            )
+        link = library.llama_sampler_init_penalties(
+            vocabulary.size, _PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0
         )
+        for token in prompt[-_PENALTY_WINDOW:]:
+            library.llama_sampler_accept(link, token)
+        links.append(link)
     if sampling.temperature == 0:
         return [*links, library.llama_sampler_init_greedy()]
     if sampling.top_k > 0:

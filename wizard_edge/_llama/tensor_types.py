@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 from wizard_edge._llama import ggml
-from wizard_edge._llama.library import forget, last_reason, listen, load
+from wizard_edge._llama.library import forget, listen, load, reason
 from wizard_edge.errors import BackendError
 from wizard_edge.gguf_types import FileType, GgmlType
 
@@ -89,7 +89,7 @@ def _run_dry(skeleton: Path, file_type: FileType) -> str:
         )
     if failed:
         raise BackendError(
-            f"llama.cpp cannot quantize this model to {file_type.name}: {last_reason()}"
+            f"llama.cpp cannot quantize this model to {file_type.name}: {reason()}"
         )
     return "".join(lines)
 

@@ -32,7 +32,7 @@ class LlamaVocabulary:
     def __init__(self, library: ModuleType, model: Any) -> None:
         self._library = library
         self._model = model
-        self._vocab = library.llama_model_get_vocab(model)
+        self._vocab: Any = library.llama_model_get_vocab(model)
         self.size: int = library.llama_vocab_n_tokens(self._vocab)
         self.eos: int = library.llama_vocab_eos(self._vocab)
         wants_bos = library.llama_vocab_get_add_bos(self._vocab)
@@ -46,8 +46,14 @@ class LlamaVocabulary:
 
     @property
     def handle(self) -> Any:
-        """The `llama_vocab` pointer, for samplers."""
+        """The `llama_vocab` pointer, for samplers. Raises: UsageError once closed."""
+        if self._vocab is None:
+            raise UsageError("the engine is closed")
         return self._vocab
+
+    def close(self) -> None:
+        """Forget the pointer, whose model is about to be freed."""
+        self._vocab = None
 
     def tokenize(self, text: str) -> list[int]:
         """Tokenize plain text; no part of it becomes a special token.
@@ -85,7 +91,7 @@ class LlamaVocabulary:
         return self._render(token, special=False)
 
     def _is_end(self, token: int) -> bool:
-        return bool(self._library.llama_vocab_is_eog(self._vocab, token))
+        return bool(self._library.llama_vocab_is_eog(self.handle, token))
 
     def _cut(self, text: str, marks: list[str]) -> list[str]:
         """Cut `text` inside every mark that stands in it; only the first may be "".
@@ -144,7 +150,7 @@ class LlamaVocabulary:
         return bool(self._attributes(token) & (_CONTROL | _USER_DEFINED))
 
     def _attributes(self, token: int) -> int:
-        return int(self._library.llama_vocab_get_attr(self._vocab, token))
+        return int(self._library.llama_vocab_get_attr(self.handle, token))
 
     def _tokenize(self, text: str, *, special: bool) -> list[int]:
         try:
@@ -157,7 +163,7 @@ class LlamaVocabulary:
             raise UsageError(f"the text is too long: {len(data)} bytes")
         buffer = (self._library.llama_token * room)()
         count = self._library.llama_tokenize(
-            self._vocab, data, len(data), buffer, room, False, special
+            self.handle, data, len(data), buffer, room, False, special
         )
         if count < 0:
             raise BackendError("llama.cpp could not tokenize the text")
@@ -168,7 +174,7 @@ class LlamaVocabulary:
         while True:
             buffer = ctypes.create_string_buffer(size)
             count = self._library.llama_token_to_piece(
-                self._vocab, token, buffer, size, 0, special
+                self.handle, token, buffer, size, 0, special
             )
             if count >= 0:
                 return buffer.raw[:count]
