@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install dev check sources reference bench docs clean
+.PHONY: demo test install dev check vocabularies sources reference bench docs clean
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -15,7 +15,7 @@ dev:
 	$(PYTHON) tools/setup.py dev
 
 # pytest comes last, so that its closing line is the last line printed.
-test: dev sources check
+test: dev vocabularies check
 	$(BIN)/python -m pytest
 
 check: dev
@@ -23,9 +23,14 @@ check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The real vocabularies that the golden prompts are checked against.
-sources: dev
+# The real vocabularies that the golden prompts are checked against, where they are
+# not beside the checkout already.
+vocabularies: dev
 	$(BIN)/python tools/sources.py --if-needed
+
+# llama.cpp's sources: the same vocabularies, and its converter for references.
+sources: dev
+	$(BIN)/python tools/sources.py
 
 # Recomputes the stored golden numbers with torch, transformers and llama.cpp's own
 # converter; heavy, so never part of the test suite.

@@ -37,7 +37,9 @@ def llama_cpp_sources() -> Path | None:
     named = os.environ.get("LLAMA_CPP_SOURCES")
     if named:
         return Path(named)
-    return next(iter((ROOT / ".sources").glob("*/vendor/llama.cpp")), None)
+    return next(
+        iter((ROOT / ".sources").glob("llama_cpp_python-*/vendor/llama.cpp")), None
+    )
 
 
 def _models() -> list[Path]:

@@ -77,7 +77,9 @@ def make_environment(folder: Path) -> bool:
     """Make the virtual environment, anew where one was left half made."""
     say(f"making the virtual environment {shown(folder)}")
     try:
-        venv.create(folder, with_pip=True, clear=True)
+        # Cleared only where it is one that was left half made.
+        clear = (folder / "pyvenv.cfg").exists()
+        venv.create(folder, with_pip=True, clear=clear)
     except subprocess.CalledProcessError:
         print(
             "error: this Python cannot make environments with pip "
@@ -90,7 +92,9 @@ def make_environment(folder: Path) -> bool:
 
 def fingerprint() -> str:
     """Tell installations of different requirements apart."""
-    content = (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()
+    # The place as well: an editable installation points to it.
+    place = f"{sys.version} {ROOT}"
+    content = (ROOT / "pyproject.toml").read_bytes() + place.encode()
     return hashlib.sha256(content).hexdigest()
 
 
@@ -99,7 +103,7 @@ def install(folder: Path, extras: list[str]) -> int:
     target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
     log = folder / "install.log"
     environ = dict(os.environ)
-    environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
+    environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(usable_cores()))
     say(
         "installing wizard-edge and what it needs; the first time llama.cpp is "
         f"compiled on {environ['CMAKE_BUILD_PARALLEL_LEVEL']} cores (about 6 minutes "
@@ -123,6 +127,12 @@ def install(folder: Path, extras: list[str]) -> int:
         return 1
     say(f"installed in {time.monotonic() - begun:.0f} s")
     return 0
+
+
+def usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def follow(pip: subprocess.Popen[str], log: Path, begun: float) -> None:

@@ -28,18 +28,22 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.if_needed and all((SHARED_DATA / v).exists() for v in VOCABULARIES):
         return 0
-    if any(SOURCES.glob("*/vendor/llama.cpp/models")):
+    release = version("llama-cpp-python")
+    target = SOURCES / f"llama_cpp_python-{release}"
+    if target.exists():
         return 0
-    fetched = fetch(f"llama-cpp-python=={version('llama-cpp-python')}")
+    fetched = fetch(f"llama-cpp-python=={release}", target)
     return 0 if fetched or arguments.if_needed else 4
 
 
-def fetch(requirement: str) -> bool:
-    """Download and unpack the sdist; return whether that worked."""
+def fetch(requirement: str, target: Path) -> bool:
+    """Download and unpack the sdist as `target`, whole; tell whether that worked."""
     print(f"== fetching the sources of {requirement}", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--no-binary", ":all:", "--disable-pip-version-check"]
-    with tempfile.TemporaryDirectory() as folder:
+    # Of this package only: pip obeys it for what the build needs as well.
+    command += ["--no-binary", "llama-cpp-python", "--disable-pip-version-check"]
+    SOURCES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=SOURCES) as folder:
         status = subprocess.run([*command, "-d", folder, requirement], check=False)
         archives = list(Path(folder).glob("*.tar.gz"))
         if status.returncode != 0 or not archives:
@@ -49,7 +53,9 @@ def fetch(requirement: str) -> bool:
             # Python 3.11.3 and older have no extraction filters.
             if hasattr(tarfile, "data_filter"):
                 archive.extraction_filter = tarfile.data_filter
-            archive.extractall(SOURCES)
+            archive.extractall(Path(folder, "unpacked"))
+        [unpacked] = Path(folder, "unpacked").iterdir()
+        unpacked.replace(target)
     return True
 
 
