@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import CHECKPOINT
 from tools.apprentice import corpus, phrases
+from tools.apprentice.conversation import Conversation as Script
 from tools.apprentice.scoring import Answer, Score, report, scores
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.conversation import Conversation
@@ -37,7 +38,7 @@ Exam = dict[str, Score]
 
 
 @cache
-def held_out() -> tuple[corpus.Conversation, ...]:
+def held_out() -> tuple[Script, ...]:
     """Return conversations that no training has seen, each once."""
     unique = {script.text: script for script in corpus.held_out(SEED, CONVERSATIONS)}
     return tuple(unique.values())

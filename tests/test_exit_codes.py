@@ -41,6 +41,8 @@ EXIT_CODES = {
     "Interrupted": 130,
 }
 
+# Longer than any file system takes.
+LONG = 300 * "a"
 VICUNA = ("--template", "vicuna")
 
 
@@ -55,6 +57,7 @@ class Case:
     hint: str | None = None
     config: str = ""
     registry: str = ""
+    home: str = "../home"
 
 
 CASES = [
@@ -91,7 +94,14 @@ CASES = [
         ("run", "13b", "Hi"),
         3,
         "wizardlm-13b-v1.2 is not installed",
-        "wizard-edge pull wizardlm-13b-v1.2",
+        "get a GGUF and 'wizard-edge run ./file.gguf', or 'wizard-edge convert DIR'",
+    ),
+    Case(
+        "bundled, not installed",
+        ("run", "apprentice", "Hi"),
+        3,
+        "apprentice is not installed",
+        "wizard-edge pull apprentice",
     ),
     Case(
         "missing model file",
@@ -251,6 +261,68 @@ CASES = [
         "every key is explained in docs/models.md",
         registry="schema = 1\n[models.x]\ntitle = 1\n",
     ),
+    Case(
+        "a file for a home",
+        ("pull", "apprentice", "--quiet"),
+        5,
+        "cannot use /work/text.txt",
+        "name another place; --home DIR moves the store",
+        home="text.txt",
+    ),
+    Case(
+        "a home inside a file",
+        ("pull", "apprentice", "--quiet"),
+        5,
+        "cannot use /work/text.txt/home",
+        "name another place; --home DIR moves the store",
+        home="text.txt/home",
+    ),
+    Case(
+        "a home whose name is too long",
+        ("pull", "apprentice", "--quiet"),
+        2,
+        "file name too long: ",
+        home=LONG,
+    ),
+    Case(
+        "a home that leads in a circle",
+        ("pull", "apprentice", "--quiet"),
+        2,
+        "too many levels of symbolic links: ",
+        home="circle",
+    ),
+    Case("long name of convert", ("convert", LONG), 2, f"file name too long: {LONG}"),
+    Case(
+        "long output of convert",
+        ("convert", "./checkpoint", "-q", "F16", "-o", LONG),
+        5,
+        "cannot use ",
+        "name another place; --home DIR moves the store",
+    ),
+    Case(
+        "long name of grammar",
+        ("run", "./llama.gguf", "Hi", "--grammar", LONG),
+        2,
+        f"cannot read {LONG}: File name too long",
+    ),
+    Case(
+        "grammar inside a file",
+        ("run", "./llama.gguf", "Hi", "--grammar", "text.txt/x"),
+        2,
+        "cannot read text.txt/x: Not a directory",
+    ),
+    Case(
+        "messages in a circle",
+        ("prompt", "./llama.gguf", "--messages", "circle"),
+        2,
+        "cannot read circle: Too many levels of symbolic links",
+    ),
+    Case(
+        "long name of messages",
+        ("prompt", "./llama.gguf", "--messages", LONG),
+        2,
+        f"cannot read {LONG}: File name too long",
+    ),
 ]
 
 
@@ -284,14 +356,16 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *words: str, home: str = "../home"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "wizard_edge", *words],
         cwd=folder / "work",
         env=os.environ
         | {
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-            "WIZARD_EDGE_HOME": str(folder / "home"),
+            "WIZARD_EDGE_HOME": home,
             "WIZARD_EDGE_CONFIG": str(folder / "config"),
         },
         stdin=subprocess.DEVNULL,
@@ -306,13 +380,14 @@ def test_one_clear_line_the_right_code_and_nothing_left_behind(
     case: Case, inputs: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(inputs, tmp_path / "work")
+    (tmp_path / "work" / "circle").symlink_to("circle")
     for name, text in (("config.toml", case.config), ("models.toml", case.registry)):
         if text:
             (tmp_path / "config").mkdir()
             (tmp_path / "config" / name).write_text(text)
     before = digests(tmp_path)
 
-    done = run(tmp_path, *case.words)
+    done = run(tmp_path, *case.words, home=case.home)
 
     assert (done.returncode, done.stdout) == (case.code, "")
     error, *hints = done.stderr.replace(str(tmp_path), "").splitlines()

@@ -90,9 +90,20 @@ def test_a_closed_door_is_a_refusal_with_the_path(tmp_path: Path, number: int) -
         raise OSError(number, "no")
 
 
+@pytest.mark.parametrize(
+    "number",
+    [errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP],
+)
+def test_a_thing_in_the_way_is_a_refusal_with_its_path(
+    tmp_path: Path, number: int
+) -> None:
+    with pytest.raises(Refused, match=r"cannot use .*here"), translated(tmp_path):
+        raise OSError(number, "no", str(tmp_path / "here"))
+
+
 def test_other_system_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError), translated(tmp_path):
-        raise IsADirectoryError(errno.EISDIR, "a directory")
+    with pytest.raises(TimeoutError), translated(tmp_path):
+        raise TimeoutError(errno.ETIMEDOUT, "too late")
 
 
 def test_free_disk_of_a_place_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -20,7 +23,7 @@ from wizard_edge.files import move_into_place, write_atomically
 from wizard_edge.names import ModelName, RelPath, Sha256
 from wizard_edge.paths import Home
 from wizard_edge.receipts import Origin, Receipt, StoredFile
-from wizard_edge.store import Installed, Store
+from wizard_edge.store import Damaged, Installed, Store
 
 NAME = ModelName.parse("small")
 
@@ -64,10 +67,11 @@ def put(store: Store, receipt: Receipt, content: bytes) -> Installed:
 
 
 def tree(folder: Path) -> list[str]:
+    """List the files below a folder; locks stay for whoever comes next."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".lock"
     )
 
 
@@ -269,8 +273,9 @@ def test_a_damaged_receipt_is_told_and_the_others_are_listed(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(bad.receipt_path) in caplog.text
     assert store.knows(ModelName.parse("bad"))
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt) as caught:
         store.find(ModelName.parse("bad"))
+    assert caught.value.hint == "wizard-edge rm bad"
 
 
 def test_a_whole_variant_is_found_beside_a_damaged_one(tmp_path: Path) -> None:
@@ -407,6 +412,86 @@ def test_removing_what_is_half_gone_is_no_error(tmp_path: Path) -> None:
     store.remove(installed)
 
     assert tree(tmp_path) == []
+
+
+def test_a_damaged_variant_goes_with_the_file_it_is_named_after(
+    tmp_path: Path,
+) -> None:
+    store = a_store(tmp_path)
+    whole = put(store, receipt_for(b"x"), b"x")
+    bad = put(store, receipt_for(b"xyz", quant="F16"), b"xyz")
+    bad.receipt_path.write_bytes(b"{")
+
+    [damaged] = [item for item in store.contents(NAME) if isinstance(item, Damaged)]
+
+    assert store.files(damaged) == [bad.receipt_path, bad.path]
+    assert store.remove(damaged) == 4
+    assert tree(whole.folder) == ["small.Q8_0.gguf", "small.Q8_0.gguf.json"]
+    store.remove(whole)
+    assert not whole.folder.exists()
+
+
+def test_installers_of_one_variant_leave_a_receipt_that_is_true(
+    tmp_path: Path,
+) -> None:
+    store = a_store(tmp_path)
+    contents = [b"one", b"another"] * 10
+    filled = Barrier(len(contents))
+
+    def install(content: bytes) -> None:
+        receipt = receipt_for(content)
+        with store.open_slot(NAME, receipt.files[0].name) as slot:
+            slot.temp.write_bytes(content)
+            filled.wait()
+            store.commit(receipt, [slot])
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(install, contents))
+
+    installed = store.find(NAME)
+    digest = sha256(installed.path.read_bytes()).hexdigest()
+    assert installed.receipt.sha256 == digest
+
+
+def test_removing_waits_for_an_installer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"old"), b"old")
+    locks = []
+    write = write_atomically
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def remove_meanwhile(path: Path, content: bytes) -> None:
+            removal = pool.submit(store.remove, installed)
+            locks.append((removal, wait([removal], timeout=0.2).done))
+            write(path, content)
+
+        monkeypatch.setattr(store_module, "write_atomically", remove_meanwhile)
+        put(store, receipt_for(b"new"), b"new")
+
+    assert locks[0][1] == set()
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+def test_locks_lie_where_only_their_owner_looks(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    put(store, receipt_for(b"x"), b"x")
+
+    assert [path.name for path in store.home.run.iterdir()] == ["small.lock"]
+    assert stat.S_IMODE(store.home.run.stat().st_mode) == 0o700
+
+
+def test_a_file_where_the_store_should_be_refuses(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+
+    with (
+        pytest.raises(Refused, match="cannot use"),
+        a_store(tmp_path).open_slot(NAME, RelPath.parse("f")),
+    ):
+        pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")

@@ -1,7 +1,8 @@
 """Run the WizardLM family on small machines, with the exact trained prompt.
 
 The names below are loaded on first use, so that importing the package costs
-nothing: `Chat` and `open_chat` for a conversation, `Registry` for the catalogue.
+nothing: `open_chat` gives a `Chat`, `Settings` say how to load and to sample, and
+every error is a `WizardEdgeError`.
 """
 
 from __future__ import annotations
@@ -10,18 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wizard_edge.engine import LoadOptions, Sampling
+    from wizard_edge.config import Settings
     from wizard_edge.errors import WizardEdgeError
     from wizard_edge.service.chat import Chat, open_chat
 
 __version__ = "0.1.0"
 
-__all__ = ["Chat", "LoadOptions", "Sampling", "WizardEdgeError", "open_chat"]
+__all__ = ["Chat", "Settings", "WizardEdgeError", "open_chat"]
 
 _HOMES = {
     "Chat": "wizard_edge.service.chat",
-    "LoadOptions": "wizard_edge.engine",
-    "Sampling": "wizard_edge.engine",
+    "Settings": "wizard_edge.config",
     "WizardEdgeError": "wizard_edge.errors",
     "open_chat": "wizard_edge.service.chat",
 }

@@ -108,7 +108,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("top-p", "number", "choose among this share, 1 is off", 0, 1),
         Setting("min-p", "number", "drop tokens below this share of the best", 0, 1),
         Setting("repeat-penalty", "number", "1 does not punish", 0.01, 100),
-        Setting("seed", "whole", "start of the random numbers", 0, 2**32 - 1),
+        Setting("seed", "whole", "start of the random numbers", 0, 2**32 - 2),
         Setting("max-tokens", "whole", "longest answer in tokens", 1, 2**31 - 1),
     )
 }

@@ -19,6 +19,10 @@ TEMP_SUFFIX = ".tmp"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP})
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# Something else stands where a file or a folder should go, or no name can be that.
+_OBSTRUCTED = frozenset(
+    {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -76,7 +80,8 @@ def sync_folder(folder: Path) -> None:
 def translated(path: Path, needed: int = 0) -> Iterator[None]:
     """Turn the system's refusals to write to `path` into ours; `needed` is bytes.
 
-    Raises: NotEnough on a full disk, Refused where writing is not allowed.
+    Raises: NotEnough on a full disk, Refused where writing is not allowed or
+    something stands in the way.
     """
     try:
         yield
@@ -87,6 +92,12 @@ def translated(path: Path, needed: int = 0) -> Iterator[None]:
             raise Refused(
                 f"cannot write {path}: {err.strerror}",
                 hint="check who owns it, or choose another store with --home DIR",
+            ) from err
+        if err.errno in _OBSTRUCTED:
+            # What is read in the block may be to blame as well as what is written.
+            raise Refused(
+                f"cannot use {err.filename or path}: {err.strerror}",
+                hint="name another place; --home DIR moves the store",
             ) from err
         raise
 

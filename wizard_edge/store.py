@@ -2,7 +2,8 @@
 
 A receipt's presence is "installed". So a model comes in with its receipt last and
 goes out with its receipt first; whatever interrupts either leaves no model that
-looks whole and is not. Reading creates nothing. Knows no registry and no format.
+looks whole and is not. Changes of one model wait for each other. Reading creates
+nothing and waits for nobody. Knows no registry and no format.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ PARTIAL_SUFFIX = ".part"
 CHUNKS_SUFFIX = ".chunks"
 # Texts that belong to the model and leave with its last variant.
 _COMPANIONS = ("LICENSE", "NOTICE")
+# In it lie sockets of servers: nobody else's business.
+_RUN_MODE = 0o700
 
 _logger = logging.getLogger(__name__)
 
@@ -57,6 +60,15 @@ class Installed:
     def receipt_path(self) -> Path:
         return place(self.folder, self.receipt.file_name)
 
+    @property
+    def parts(self) -> list[Path]:
+        """Every file the variant may have, in the order of removal."""
+        parts = [self.receipt_path]
+        for file in self.receipt.files:
+            path = place(self.folder, file.name)
+            parts += [_chunks(path), path]
+        return parts
+
     def problem(self) -> str | None:
         """Say in a few words what is wrong with the files, by their sizes only."""
         for file in self.receipt.files:
@@ -67,6 +79,36 @@ class Installed:
             if size != file.size:
                 return f"{file.name} has {size} bytes instead of {file.size}"
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A receipt that cannot be read, and so a variant nobody can open.
+
+    Of its files only the one the receipt is named after is known.
+    """
+
+    receipt_path: Path
+    error: Corrupt | ConfigError
+
+    @property
+    def from_the_future(self) -> bool:
+        """Whether a newer version of this program can read it."""
+        return isinstance(self.error, ConfigError)
+
+    @property
+    def folder(self) -> Path:
+        return self.receipt_path.parent
+
+    @property
+    def path(self) -> Path:
+        """The GGUF file the receipt stands beside."""
+        return self.receipt_path.with_suffix("")
+
+    @property
+    def parts(self) -> list[Path]:
+        """Every file that is known to belong to it, in the order of removal."""
+        return [self.receipt_path, _chunks(self.path), self.path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +135,8 @@ class Store:
         for folder in _folders(self.home.models):
             whole, damaged = _receipts(folder)
             found += whole
-            for err in damaged:
-                _logger.warning("%s", err.message)
+            for item in damaged:
+                _logger.warning("%s", item.error.message)
         return sorted(found, key=_order)
 
     def knows(self, name: ModelName) -> bool:
@@ -111,8 +153,13 @@ class Store:
         if whole:
             return sorted(whole, key=lambda item: item.receipt.created, reverse=True)
         if damaged:
-            raise damaged[0]
+            raise damaged[0].error
         raise UnknownModel(name)
+
+    def contents(self, name: ModelName) -> list[Installed | Damaged]:
+        """Return all there is of one model, whole or not, by the name of its file."""
+        whole, damaged = _receipts(self.home.model(name))
+        return sorted([*whole, *damaged], key=lambda item: item.receipt_path.name)
 
     def find(self, name: ModelName, quant: str | None = None) -> Installed:
         """Return one variant; without a quant the one that was installed last.
@@ -126,7 +173,7 @@ class Store:
                 return variant
         _, damaged = _receipts(self.home.model(name))
         if damaged:
-            raise damaged[0]
+            raise damaged[0].error
         known = ", ".join(sorted({variant.receipt.quant for variant in variants}))
         raise NotFound(
             f"{name}:{quant} is not installed",
@@ -160,6 +207,10 @@ class Store:
         Refused where the store cannot be written.
         """
         _check_slots(receipt, slots)
+        with self._changing(receipt.model):
+            return self._commit(receipt, slots)
+
+    def _commit(self, receipt: Receipt, slots: Sequence[Slot]) -> Installed:
         folder = self.home.model(receipt.model)
         installed = Installed(receipt, folder)
         before, _ = _receipts(folder)
@@ -178,15 +229,15 @@ class Store:
                 with contextlib.suppress(OSError):
                     target.unlink()
             raise
-        kept = set(_parts(installed))
+        kept = set(installed.parts)
         for old in before:
             if old.receipt.quant == receipt.quant:
-                _delete_all(path for path in _parts(old) if path not in kept)
+                _delete_all(path for path in old.parts if path not in kept)
         return installed
 
-    def files(self, installed: Installed) -> list[Path]:
+    def files(self, variant: Installed | Damaged) -> list[Path]:
         """Return what `remove` deletes for a variant, the receipt first."""
-        return [path for path in _parts(installed) if os.path.lexists(path)]
+        return [path for path in variant.parts if os.path.lexists(path)]
 
     def companions(self, name: ModelName) -> list[Path]:
         """Return the texts of a model that leave with its last variant."""
@@ -197,44 +248,58 @@ class Store:
             or entry.name.endswith(TEMP_SUFFIX)
         )
 
-    def remove(self, installed: Installed) -> int:
+    def remove(self, variant: Installed | Damaged) -> int:
         """Delete a variant, its receipt first; return the bytes freed.
 
         The last variant takes the model's licence texts and its folder along; a
         file that is not ours stays, and the folder with it.
         Raises: Refused for a file that is in use or may not be deleted.
         """
-        freed = _delete_all(_parts(installed))
-        if not any(_receipts(installed.folder)):
-            freed += _delete_all(self.companions(installed.receipt.model))
-            with contextlib.suppress(OSError):
-                installed.folder.rmdir()
+        name = ModelName.parse(variant.folder.name)
+        with self._changing(name):
+            freed = _delete_all(variant.parts)
+            if not any(_receipts(variant.folder)):
+                freed += _delete_all(self.companions(name))
+                with contextlib.suppress(OSError):
+                    variant.folder.rmdir()
         return freed
 
+    @contextlib.contextmanager
+    def _changing(self, name: ModelName) -> Iterator[None]:
+        """Keep everybody else from changing a model meanwhile.
 
-def _parts(installed: Installed) -> list[Path]:
-    """Return every file a variant may have, in the order of removal."""
-    parts = [installed.receipt_path]
-    for file in installed.receipt.files:
-        path = place(installed.folder, file.name)
-        parts += [_chunks(path), path]
-    return parts
+        Raises: NotEnough, Refused where the store cannot be written.
+        """
+        # Imported here: 'list' changes nothing.
+        from filelock import FileLock
+
+        path = place(self.home.run, RelPath.parse(f"{name}.lock"))
+        lock = FileLock(path)
+        with translated(path):
+            self.home.root.mkdir(parents=True, exist_ok=True)
+            self.home.run.mkdir(mode=_RUN_MODE, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _chunks(path: Path) -> Path:
     return path.with_name(path.name + CHUNKS_SUFFIX)
 
 
-def _receipts(folder: Path) -> tuple[list[Installed], list[Corrupt | ConfigError]]:
-    """Read the receipts of a folder: those that are whole, and why others are not."""
+def _receipts(folder: Path) -> tuple[list[Installed], list[Damaged]]:
+    """Read the receipts of a folder: those that are whole, and those that are not."""
     whole: list[Installed] = []
-    damaged: list[Corrupt | ConfigError] = []
+    damaged: list[Damaged] = []
     for path in _entries(folder):
         if path.suffix == SUFFIX:
             try:
                 whole.append(_read(path))
             except (Corrupt, ConfigError) as err:
-                damaged.append(err)
+                err.hint = err.hint or f"wizard-edge rm {folder.name}"
+                damaged.append(Damaged(path, err))
     return whole, damaged
 
 

@@ -247,6 +247,29 @@ def test_pull_finds_what_is_there(cli: Cli, installed: Install) -> None:
     )
 
 
+def test_pull_shows_the_licence_before_it_converts(cli: Cli) -> None:
+    result = cli("pull", "apprentice")
+
+    lines = result.stderr.splitlines()
+    assert lines[0] == (
+        "licence: Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0, "
+        "commercial use allowed"
+    )
+    assert result.exit_code == 0
+
+
+def test_rm_of_a_damaged_model(cli: Cli, installed: Install, home: Path) -> None:
+    item = installed("tiny")
+    item.receipt_path.write_bytes(b"{")
+
+    refused = cli("run", "tiny", "Hi")
+    removed = cli("rm", "tiny", "--yes")
+
+    assert refused.stderr.endswith("hint: wizard-edge rm tiny\n")
+    assert removed.stderr == "removed tiny/tiny.F32.gguf, 30.0 kB freed\n"
+    assert not item.folder.exists()
+
+
 def test_pull_dry_run_of_what_is_there(cli: Cli, installed: Install) -> None:
     installed("apprentice", "Q8_0")
 

@@ -93,8 +93,30 @@ def test_dry_run_says_what_it_would_take(
     assert not home.exists()
 
 
-def test_name_and_output_exclude_each_other(cli: Cli, checkpoint: Path) -> None:
-    result = cli("convert", str(checkpoint), "--name", "x", "-o", "x.gguf")
+def test_the_name_stands_in_the_file(
+    cli: Cli, checkpoint: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "x.gguf"
 
-    assert result.stderr == "error: --name and --output exclude each other\n"
-    assert result.exit_code == 2
+    result = cli(
+        "convert", str(checkpoint), "-q", "F16", "--name", "mine", "-o", str(output)
+    )
+
+    assert result.exit_code == 0
+    assert read_header(output).name == "mine"
+
+
+def test_dry_run_takes_what_the_conversion_takes(cli: Cli, tmp_path: Path) -> None:
+    delta = write_checkpoint(tmp_path / "WizardLM-13B-V1.0", SHAPES["tied"])
+    words = ("convert", str(delta), "-q", "F16", "--dry-run")
+
+    assert cli(*words).exit_code == 9
+    assert cli(*words, "--name", "merged").stdout.startswith("model           merged\n")
+    assert cli(*words, "--name", "merged", "--template", "none").exit_code == 2
+
+
+def test_an_unknown_licence_is_told(cli: Cli, checkpoint: Path) -> None:
+    result = cli("convert", str(checkpoint), "-q", "F16", "--license", "mine")
+
+    assert "warning: licence 'mine' is recorded, but not known; " in result.stderr
+    assert json.loads(cli("list", "--json").stdout)[0]["licenses"] == ["mine"]

@@ -10,6 +10,7 @@ import pytest
 from wizard_edge.cli import _output
 from wizard_edge.cli._failures import Failure
 from wizard_edge.cli._output import Output
+from wizard_edge.errors import UsageError
 from wizard_edge.progress import ProgressEvent
 
 HOSTILE = "a\x1b]52;c;aGk=\x07b\x1b[2J\u202ec"
@@ -216,6 +217,22 @@ def test_json_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
 
     assert Output(as_json=True).confirm("really?") is False
+
+
+def test_a_line_that_is_no_text_is_told_and_the_next_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = Output()
+    lines = [b"\xff\n", b"Hi\n"]
+
+    def typed(prompt: str) -> str:
+        return lines.pop(0).decode().removesuffix("\n")
+
+    monkeypatch.setattr("builtins.input", typed)
+
+    with pytest.raises(UsageError, match="that line is not UTF-8 text"):
+        output.read_line("")
+    assert output.read_line("") == "Hi"
 
 
 def test_progress_in_json(capsys: pytest.CaptureFixture[str]) -> None:

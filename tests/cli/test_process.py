@@ -116,6 +116,25 @@ def test_a_conversation_on_a_terminal(environ: dict[str, str]) -> None:
     assert terminal.exitstatus == 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_byte_that_is_no_text_ends_no_conversation(environ: dict[str, str]) -> None:
+    terminal = pexpect.spawn(
+        sys.executable,
+        ["-c", ENDLESS, "run", "tiny"],
+        env=environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8:strict"},
+        timeout=30,
+    )
+
+    terminal.expect_exact(">>> ")
+    terminal.sendline(b"a\xffb")
+    terminal.expect_exact("that line is not UTF-8 text\r\n>>> ")
+    terminal.sendline("/bye")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+
+    assert terminal.exitstatus == 0
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
 def test_an_ignored_ctrl_c_stays_ignored(environ: dict[str, str]) -> None:
     """As a shell starts a program behind `&` or under `nohup`."""

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from wizard_edge.errors import UsageError
 from wizard_edge.service.chat import Chat
 from wizard_edge.templates import find_template
 
-Line = str | type[BaseException]
+Line = str | BaseException | type[BaseException]
 
 
 class Typed(Output):
@@ -37,12 +38,18 @@ class Typed(Output):
 def converse(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Return a function that holds a conversation and returns the transcript."""
 
-    def run(engine: ScriptedEngine, *lines: Line, template: str = "vicuna") -> str:
-        def open_chat(system: str | None) -> Chat:
-            conversation = Conversation(engine, find_template(template), system=system)
-            return Chat("tiny:F32", engine, conversation, Sampling())
-
-        Repl(Typed(*lines), open_chat, None).run()
+    def run(
+        engine: ScriptedEngine,
+        *lines: Line,
+        template: str = "vicuna",
+        quiet: bool = False,
+        max_tokens: int | None = None,
+    ) -> str:
+        output = Typed(*lines)
+        output.quiet = quiet
+        conversation = Conversation(engine, find_template(template))
+        sampling = Sampling(max_tokens=max_tokens)
+        Repl(output, Chat("tiny:F32", engine, conversation, sampling)).run()
         captured = capsys.readouterr()
         return captured.out + captured.err
 
@@ -84,18 +91,37 @@ def test_commands_are_never_sent(converse: Callable[..., str]) -> None:
 
     assert len(engine.prompts) == 1
     assert prompts(engine)[0].endswith(" USER: /bin ASSISTANT:")
-    assert transcript.endswith(
-        f"{GREETING}"
+    assert transcript == (
+        ">>> /stats\n"
         "no answer yet\n"
-        "unknown command '/sytem': did you mean /system?\n"
-        "unknown command '/zzz': /help lists them\n"
+        ">>> /sytem x\n"
+        ">>> /zzz\n"
+        ">>> //bin\n"
+        "ok\n"
+        ">>> /help\n"
         "/help    show this list\n"
         "/clear   forget the conversation\n"
         "/system  /system TEXT: set the system text and start over\n"
         "/stats   show what the last answer cost\n"
         "/bye     leave, as Ctrl-D does\n"
         "//text   send a message that begins with /\n"
+        f"{GREETING}"
+        "error: unknown command '/sytem'\n"
+        "hint: did you mean /system?\n"
+        "error: unknown command '/zzz'\n"
+        "hint: /help lists the commands\n"
         "\n"
+    )
+
+
+def test_what_was_asked_for_is_shown_when_quiet_too(
+    converse: Callable[..., str],
+) -> None:
+    transcript = converse(ScriptedEngine(), "/stats", "/zzz", quiet=True)
+
+    assert transcript == (
+        ">>> /stats\nno answer yet\n>>> /zzz\n"
+        "error: unknown command '/zzz'\nhint: /help lists the commands\n"
     )
 
 
@@ -141,6 +167,67 @@ def test_a_question_that_does_not_fit_ends_nothing(
     assert ">>> short\nok\n" in transcript
 
 
+def test_a_line_that_is_no_text_ends_nothing(converse: Callable[..., str]) -> None:
+    engine = ScriptedEngine("ok")
+
+    transcript = converse(engine, UsageError("that line is not UTF-8 text"), "Hi")
+
+    assert transcript.count("error: that line is not UTF-8 text\n") == 1
+    assert transcript.startswith(">>> Hi\nok\n")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_an_answer_that_was_cut_says_so(
+    quiet: bool, converse: Callable[..., str]
+) -> None:
+    transcript = converse(ScriptedEngine("abc"), "Hi", quiet=quiet, max_tokens=2)
+
+    assert transcript.startswith(">>> Hi\nab\n")
+    assert "warning: the answer was cut: --max-tokens is reached\n" in transcript
+
+
+def test_a_full_context_names_clear(converse: Callable[..., str]) -> None:
+    full = ScriptedEngine("abc", "d")
+    converse(full, "Hi")
+    engine = ScriptedEngine("abc", context=len(full.prompts[0]) + 2)
+
+    transcript = converse(engine, "Hi", max_tokens=2)
+
+    assert (
+        "warning: the answer was cut: the context is full, /clear starts over\n"
+        in transcript
+    )
+
+
+def test_a_question_that_fits_no_more_names_clear(converse: Callable[..., str]) -> None:
+    class Full(ScriptedEngine):
+        def generate(self, prompt: Sequence[int], *rest: Any, **more: Any) -> Any:
+            if self.prompts:
+                raise UsageError("the prompt does not fit", hint="a larger --ctx-size")
+            return super().generate(prompt, *rest, **more)
+
+    transcript = converse(Full("ok"), "one", "two")
+
+    assert transcript.endswith(
+        "error: the prompt does not fit\nhint: /clear starts over\n\n"
+    )
+
+
+def test_a_new_system_text_loads_no_model(converse: Callable[..., str]) -> None:
+    closed: list[bool] = []
+
+    class Watched(ScriptedEngine):
+        def close(self) -> None:
+            closed.append(True)
+
+    engine = Watched("a", "b")
+    transcript = converse(engine, "one", "/system Be brief.", "two")
+
+    assert prompts(engine)[1] == "<s>Be brief. USER: two ASSISTANT:"
+    assert closed == []
+    assert "error" not in transcript
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_it(converse: Callable[..., str]) -> None:
     engine = ScriptedEngine("next")
     generate = engine.generate
@@ -159,20 +246,3 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(converse: Callable[..., str]) -> N
 
     assert transcript.startswith(">>> one\nab\n>>> two\nnext\n")
     assert prompts(engine)[0].endswith("ASSISTANT:ab</s>USER: two ASSISTANT:")
-
-
-def test_the_model_is_closed_whatever_happens() -> None:
-    closed: list[bool] = []
-
-    class Watched(Chat):
-        def close(self) -> None:
-            closed.append(True)
-
-    engine = ScriptedEngine()
-    conversation = Conversation(engine, find_template("vicuna"))
-    chat = Watched("tiny", engine, conversation, Sampling())
-
-    with pytest.raises(UsageError):
-        Repl(Typed(UsageError("odd")), lambda _: chat, None).run()  # type: ignore[arg-type]
-
-    assert closed == [True]

@@ -89,11 +89,11 @@ def stored(installation: Installation, folder: Path, quant: str = "Q8_0") -> Sto
 
 
 def tree(folder: Path) -> list[str]:
-    """List the files below a folder."""
+    """List the files below a folder; locks stay for whoever comes next."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".lock"
     )
 
 

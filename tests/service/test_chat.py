@@ -6,17 +6,24 @@ from pathlib import Path
 import pytest
 
 from tests.gguf_files import small_llama, string
+from tests.service.fakes import an_installation
 from wizard_edge.config import Settings
 from wizard_edge.engine import LoadOptions, Sampling
 from wizard_edge.errors import (
     BackendError,
     MissingFile,
+    NotEnough,
     NotFound,
     UnknownModel,
     UsageError,
 )
-from wizard_edge.hardware import find_cores
-from wizard_edge.service.chat import load_options_from, open_chat, sampling_from
+from wizard_edge.hardware import Memory, find_cores
+from wizard_edge.service.chat import (
+    check_memory,
+    load_options_from,
+    open_chat,
+    sampling_from,
+)
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.prompts import show_prompt
 from wizard_edge.service.pull import pull
@@ -58,6 +65,65 @@ def test_clear_starts_over(installation: Installation) -> None:
 
     assert len(chat.messages) == 2
     assert last.stats.reread_tokens == 0
+
+
+def test_restart_keeps_the_model_and_changes_the_system_text(
+    installation: Installation,
+) -> None:
+    with open_chat("apprentice", installation=installation, history=False) as chat:
+        chat.say("Hi, my name is Ada.")
+        template = chat.template
+        chat.restart(system="Be brief.")
+        begun = chat.messages
+        *_, last = chat.ask("Hello!")
+
+        assert begun == ()
+        assert chat.template is template
+        assert last.finish == "stop"
+        assert not chat._conversation.keeps_history
+        assert chat._conversation.system == "Be brief."
+
+
+def test_a_restart_that_is_refused_changes_nothing(
+    installation: Installation,
+) -> None:
+    with open_chat(
+        "apprentice", template="wizardlm-7b", installation=installation
+    ) as chat:
+        chat.say("Hi")
+        with pytest.raises(UsageError, match="no place for a system text"):
+            chat.restart(system="Be brief.")
+
+        assert len(chat.messages) == 2
+
+
+def test_weights_larger_than_all_memory_are_refused_before_the_load(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(total=1_000_000, available=1_000_000)
+    monkeypatch.setattr("wizard_edge.service.chat.find_memory", lambda: memory)
+
+    with pytest.raises(NotEnough) as caught:
+        open_chat("apprentice", installation=installation)
+
+    size = find_target(installation, "apprentice").path.stat().st_size
+    assert (caught.value.resource, caught.value.needed) == ("memory", size)
+    assert caught.value.free == memory.total
+    assert caught.value.hint is not None
+    assert "smaller quant" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "memory"),
+    [
+        (LoadOptions(), Memory(total=100, available=0)),
+        (LoadOptions(), Memory(total=0, available=0)),
+        (LoadOptions(gpu_layers="all"), Memory(total=50, available=0)),
+    ],
+    ids=["in use by others", "unknown", "on a GPU"],
+)
+def test_weights_that_may_fit_are_loaded(options: LoadOptions, memory: Memory) -> None:
+    check_memory(100, options, memory)
 
 
 def test_a_file_says_its_own_template(
@@ -108,6 +174,26 @@ def test_what_is_not_there_is_not_found(
 ) -> None:
     with pytest.raises(error):
         open_chat(ref, installation=installation)
+
+
+@pytest.mark.parametrize(
+    ("ref", "hint"),
+    [
+        ("apprentice", "wizard-edge pull apprentice"),
+        (
+            "wizardlm-13b-v1.2",
+            "get a GGUF and 'wizard-edge run ./file.gguf', "
+            "or 'wizard-edge convert DIR'",
+        ),
+    ],
+)
+def test_the_hint_for_what_is_not_installed_works(
+    tmp_path: Path, ref: str, hint: str
+) -> None:
+    with pytest.raises(NotFound) as caught:
+        find_target(an_installation(tmp_path), ref)
+
+    assert caught.value.hint == hint
 
 
 def test_another_architecture_is_a_backend_error(

@@ -169,11 +169,47 @@ def test_what_was_given_is_stronger_than_the_registry(tmp_path: Path) -> None:
     assert [license.id for license in facts.licenses] == ["mine"]
 
 
+def test_an_unknown_licence_is_recorded_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = str(a_checkpoint(tmp_path / "model"))
+
+    find_checkpoint(
+        an_installation(tmp_path), source, licenses=["apache-2.0", "apache-2"]
+    )
+
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "licence 'apache-2' is recorded, but not known; known are apache-2.0, "
+    )
+
+
 def test_a_delta_is_refused_by_its_name(tmp_path: Path) -> None:
     source = a_checkpoint(tmp_path / "WizardLM-13B-V1.0")
 
     with pytest.raises(CannotConvert, match="a weight delta of"):
         find_checkpoint(an_installation(tmp_path), str(source))
+
+
+def test_merged_weights_called_like_a_delta_take_another_name(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    source = str(a_checkpoint(tmp_path / "WizardLM-13B-V1.0"))
+    convert = SmallConvert()
+
+    cost = estimate_conversion(
+        installation, source, "F16", convert=convert, name="merged"
+    )
+    convert_to_file(
+        installation,
+        source,
+        "F16",
+        tmp_path / "out.gguf",
+        convert=convert,
+        name="merged",
+    )
+
+    assert cost == COST
+    assert [facts.title for _, _, facts in convert.calls] == ["merged"]
 
 
 @pytest.mark.parametrize(

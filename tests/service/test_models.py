@@ -10,6 +10,7 @@ import pytest
 
 from tests.service.fakes import an_installation, stored, tree
 from wizard_edge.errors import (
+    ConfigError,
     NotFound,
     UnknownModel,
     UsageError,
@@ -133,6 +134,28 @@ def test_removing_one_quant_keeps_the_other_and_the_licence(tmp_path: Path) -> N
     ]
 
 
+def test_a_model_whose_receipt_is_damaged_can_be_removed(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    for quant in ("Q8_0", "Q4_K_M"):
+        path = stored(installation, tmp_path / "model", quant).path
+    path.with_name(path.name + ".json").write_text("{")
+
+    removal = plan_removal(installation, ["model"])
+
+    assert removal.models == ("model/model.Q4_K_M.gguf", "model:Q8_0")
+    assert remove(installation, removal) == removal.size
+    assert tree(installation.home.root) == []
+
+
+def test_a_receipt_from_the_future_is_not_removed(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    path = stored(installation, tmp_path / "model").path
+    path.with_name(path.name + ".json").write_text('{"schema": 99}')
+
+    with pytest.raises(ConfigError, match="has schema 99"):
+        plan_removal(installation, ["model"])
+
+
 def test_planning_deletes_nothing(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
     stored(installation, tmp_path / "model")
@@ -200,5 +223,6 @@ def test_listing_imports_nothing_heavy() -> None:
     loaded = set(done.stdout.split())
     assert not loaded & {
         *("numpy", "llama_cpp", "gguf", "huggingface_hub", "click", "rich"),
+        *("filelock",),
         *("wizard_edge.registry", "wizard_edge.gguf", "wizard_edge.config"),
     }

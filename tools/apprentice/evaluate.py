@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 
 from tools.apprentice import corpus, probes
 from tools.apprentice.checkpoint import CHECKPOINT, load
-from tools.apprentice.corpus import Conversation
+from tools.apprentice.conversation import Conversation
 from tools.apprentice.scoring import Answer, report, scores
 from tools.apprentice.tokenizer import BOS, EOS, user_text
 

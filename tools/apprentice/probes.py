@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tools.apprentice.corpus import Conversation, Turn
+from tools.apprentice.conversation import Conversation, Turn
 
 Asked = tuple[str, str]  # what the user types, a phrase of the right answer
 

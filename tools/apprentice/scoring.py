@@ -5,12 +5,12 @@ Standard library only, so that a test can score any program that runs the model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tools.apprentice import corpus
-from tools.apprentice.corpus import Turn
+from tools.apprentice.conversation import Turn
 
 EARLIER: Final = 2  # turns between telling and asking that count as remembering
 
@@ -25,7 +25,7 @@ class Answer:
 
     @property
     def is_right(self) -> bool:
-        return corpus.is_right(self.turn, self.text)
+        return is_right(self.turn, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,25 @@ class Score:
     @property
     def share(self) -> float:
         return self.right / self.asked if self.asked else 1.0
+
+
+def is_right(turn: Turn, answer: str) -> bool:
+    """Say whether an answer to this turn holds what was expected.
+
+    A sum is judged by the last number of the answer, everything else by its key
+    phrases, ignoring case. Claiming to be another model is always wrong.
+    """
+    if turn.kind.startswith("sum"):
+        numbers = re.findall(r"\d+", answer)
+        return bool(numbers) and numbers[-1] == turn.expected[-1]
+    said = answer.casefold()
+    if any(f"i am {other}" in said for other in ("wizardlm", "wizardcoder", "human")):
+        return False
+    return all(_mentions(said, phrase.casefold()) for phrase in turn.expected)
+
+
+def _mentions(said: str, phrase: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", said) is not None
 
 
 def scores(answers: Iterable[Answer]) -> list[Score]:

@@ -16,7 +16,7 @@ from typing import Final
 import sentencepiece
 
 from tools.apprentice import phrases
-from tools.apprentice.corpus import SYSTEM, Conversation
+from tools.apprentice.conversation import SYSTEM, Conversation
 
 BOS: Final = 1
 EOS: Final = 2

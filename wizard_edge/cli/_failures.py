@@ -13,7 +13,13 @@ from os import fsdecode
 
 import click
 
-from wizard_edge.errors import Interrupted, NotEnough, Refused, WizardEdgeError
+from wizard_edge.errors import (
+    Interrupted,
+    NotEnough,
+    Refused,
+    UsageError,
+    WizardEdgeError,
+)
 
 # As a shell reports a program that SIGPIPE ended: 128 + 13.
 BROKEN_PIPE = 141
@@ -26,6 +32,12 @@ _OF_ERRNO: dict[int, type[WizardEdgeError]] = {
     errno.EACCES: Refused,
     errno.EPERM: Refused,
     errno.EROFS: Refused,
+    errno.EEXIST: Refused,
+    # A path that somebody named leads nowhere.
+    errno.ENOTDIR: UsageError,
+    errno.EISDIR: UsageError,
+    errno.ENAMETOOLONG: UsageError,
+    errno.ELOOP: UsageError,
 }
 
 

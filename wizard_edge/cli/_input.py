@@ -15,8 +15,8 @@ from wizard_edge.errors import MissingFile, Refused, UsageError
 def read_file(name: str) -> str:
     """Return the text of a file, of standard input for `-`.
 
-    Raises: MissingFile, Refused when it may not be read, UsageError for a directory
-    or bytes that are no UTF-8.
+    Raises: MissingFile, Refused when it may not be read, UsageError for what is no
+    file and for bytes that are no UTF-8.
     """
     if name == "-":
         return read_stdin()
@@ -29,6 +29,8 @@ def read_file(name: str) -> str:
         raise UsageError(f"{name} is a directory, not a file") from err
     except PermissionError as err:
         raise Refused(f"cannot read {name}: {err.strerror}") from err
+    except OSError as err:
+        raise UsageError(f"cannot read {name}: {err.strerror}") from err
 
 
 def read_stdin() -> str:

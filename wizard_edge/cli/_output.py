@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import click
 
 from wizard_edge.cli._clean import StreamCleaner, clean, clean_line, escape_json
+from wizard_edge.errors import UsageError
 from wizard_edge.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -197,12 +198,16 @@ class Output:
     def read_line(self, prompt: str) -> str:
         """Read a line with the editing that the system gives.
 
-        Raises: EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C.
+        Raises: EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C, UsageError for bytes
+        that are no text.
         """
         if is_terminal(sys.stdin):
             with suppress(ImportError):
                 import readline  # noqa: F401  # makes input() edit and remember
-        return input(prompt)
+        try:
+            return input(prompt)
+        except UnicodeDecodeError as err:
+            raise UsageError("that line is not UTF-8 text") from err
 
     def _display(self) -> Display:
         from wizard_edge.cli._progress import Bar, JsonLines, Lines

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wizard_edge.cli._failures import explain
 from wizard_edge.cli._interrupt import answering
 from wizard_edge.cli._output import Output
-from wizard_edge.errors import UsageError
+from wizard_edge.errors import UsageError, WizardEdgeError
 from wizard_edge.units import format_seconds
 
 if TYPE_CHECKING:
-    from wizard_edge.engine import Stats
+    from wizard_edge.engine import Chunk, Stats
     from wizard_edge.service.chat import Chat
 
 _PROMPT = ">>> "
@@ -27,31 +27,18 @@ _COMMANDS = {
 
 
 class Repl:
-    """Asks for lines and writes answers until the user leaves.
+    """Asks for lines and writes answers until the user leaves."""
 
-    `open_chat` loads the model under a system text.
-    """
-
-    def __init__(
-        self,
-        output: Output,
-        open_chat: Callable[[str | None], Chat],
-        system: str | None,
-    ) -> None:
+    def __init__(self, output: Output, chat: Chat) -> None:
         self._output = output
-        self._open_chat = open_chat
-        self._system = system
+        self._chat = chat
         self._stats: Stats | None = None
 
     def run(self) -> None:
-        """Converse; the model is closed at the end."""
-        self._chat = self._open_chat(self._system)
-        try:
-            self._greet()
-            while self._turn():
-                pass
-        finally:
-            self._chat.close()
+        """Converse; whoever opened the chat closes it."""
+        self._greet()
+        while self._turn():
+            pass
 
     def _greet(self) -> None:
         self._output.say(f"{self._chat.name} - /help lists the commands, /bye leaves")
@@ -70,6 +57,9 @@ class Repl:
         except KeyboardInterrupt:
             self._output.say("\nCtrl-D or /bye leaves")
             return True
+        except UsageError as error:
+            self._output.fail(explain(error))
+            return True
         if line.startswith("/") and not line.startswith("//"):
             return self._command(*line.split(maxsplit=1))
         if line:
@@ -77,42 +67,56 @@ class Repl:
         return True
 
     def _ask(self, question: str) -> None:
+        last: Chunk | None = None
         try:
             with answering(self._chat, question) as answer:
                 for chunk in answer:
                     self._output.answer(chunk.text)
-                    self._stats = chunk.stats
+                    last, self._stats = chunk, chunk.stats
         except UsageError as error:
             # Such as a question longer than the context: the next one may fit.
-            self._output.fail(explain(error))
+            self._refuse(error)
             return
         self._output.end_answer()
+        if last is not None and last.finish == "length":
+            self._output.warn(f"the answer was cut: {self._limit(last.stats)}")
+
+    def _refuse(self, error: UsageError) -> None:
+        failure = explain(error)
+        # The engine's own hint is for those who cannot type /clear.
+        if failure.hint and self._chat.messages:
+            failure = replace(failure, hint="/clear starts over")
+        self._output.fail(failure)
+
+    def _limit(self, stats: Stats) -> str:
+        if stats.prompt_tokens + stats.new_tokens < self._chat.context:
+            return "--max-tokens is reached"
+        if self._chat.template.multi_turn:
+            return "the context is full, /clear starts over"
+        return "the context is full, --ctx-size makes it larger"
 
     def _command(self, name: str, text: str = "") -> bool:
         if name == "/bye":
             return False
         if name == "/help":
             for command, meaning in _COMMANDS.items():
-                self._output.say(f"{command:8} {meaning}")
-            self._output.say("//text   send a message that begins with /")
+                self._output.text(f"{command:8} {meaning}")
+            self._output.text("//text   send a message that begins with /")
         elif name == "/clear":
             self._chat.clear()
         elif name == "/system":
             self._restart(text or None)
         elif name == "/stats":
-            self._output.say(describe(self._stats) if self._stats else "no answer yet")
+            self._output.text(describe(self._stats) if self._stats else "no answer yet")
         else:
-            self._output.say(f"unknown command {name!r}{_near(name)}")
+            self._output.fail(explain(_unknown_command(name)))
         return True
 
     def _restart(self, system: str | None) -> None:
         try:
-            chat = self._open_chat(system)
-        except UsageError as error:
+            self._chat.restart(system=system)
+        except WizardEdgeError as error:
             self._output.fail(explain(error))
-            return
-        self._chat.close()
-        self._chat, self._system = chat, system
 
 
 def describe(stats: Stats) -> str:
@@ -125,8 +129,9 @@ def describe(stats: Stats) -> str:
     )
 
 
-def _near(name: str) -> str:
+def _unknown_command(name: str) -> UsageError:
     from difflib import get_close_matches
 
     near = get_close_matches(name, _COMMANDS, n=1)
-    return f": did you mean {near[0]}?" if near else ": /help lists them"
+    hint = f"did you mean {near[0]}?" if near else "/help lists the commands"
+    return UsageError(f"unknown command {name!r}", hint=hint)

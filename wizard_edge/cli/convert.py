@@ -12,7 +12,6 @@ import click
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._options import complete_quants, template_option
 from wizard_edge.cli._stored import show_cost, show_file, show_stored
-from wizard_edge.errors import UsageError
 
 
 @click.command("convert", cls=Command, help="Convert original weights to a GGUF file")
@@ -33,9 +32,7 @@ from wizard_edge.errors import UsageError
     metavar="FILE",
     help="Write this file (default: install into the store)",
 )
-@click.option(
-    "--name", metavar="NAME", help="Install under this name (default: the folder's)"
-)
+@click.option("--name", metavar="NAME", help="Name the model (default: as its folder)")
 @template_option("Record this prompt template (default: what is known)")
 @click.option(
     "--license",
@@ -63,22 +60,35 @@ def command(
     overwrite: bool,
     dry_run: bool,
 ) -> None:
-    if file is not None and name is not None:
-        raise UsageError("--name and --output exclude each other")
     if dry_run:
-        _estimate(app, source, quant)
+        _estimate(app, source, quant, name, template, licenses)
     elif file is not None:
-        _write(app, source, quant, file, template, licenses, overwrite=overwrite)
+        _write(app, source, quant, file, name, template, licenses, overwrite=overwrite)
     else:
         _install(app, source, quant, name, template, licenses)
 
 
-def _estimate(app: App, source: str, quant: str) -> None:
+def _estimate(
+    app: App,
+    source: str,
+    quant: str,
+    name: str | None,
+    template: str | None,
+    licenses: tuple[str, ...],
+) -> None:
     from wizard_edge.service.conversions import estimate_conversion
     from wizard_edge_converters.seam import Pipeline
 
-    cost = estimate_conversion(app.installation, source, quant, convert=Pipeline())
-    show_cost(app.output, cost, name=source, already=False)
+    cost = estimate_conversion(
+        app.installation,
+        source,
+        quant,
+        convert=Pipeline(),
+        name=name,
+        template=template,
+        licenses=licenses,
+    )
+    show_cost(app.output, cost, name=name or source, already=False)
 
 
 def _write(
@@ -86,6 +96,7 @@ def _write(
     source: str,
     quant: str,
     file: Path,
+    name: str | None,
     template: str | None,
     licenses: tuple[str, ...],
     *,
@@ -101,6 +112,7 @@ def _write(
             quant,
             file,
             convert=Pipeline(overwrite=overwrite),
+            name=name,
             template=template,
             licenses=licenses,
             progress=progress,

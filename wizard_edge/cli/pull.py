@@ -6,7 +6,7 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._options import complete_models
-from wizard_edge.cli._stored import show_cost, show_stored
+from wizard_edge.cli._stored import show_cost, show_stored, show_terms
 
 
 @click.command("pull", cls=Command, help="Bring a model into the store")
@@ -33,9 +33,12 @@ def _plan(app: App, model: str) -> None:
 
 
 def _pull(app: App, model: str) -> None:
-    from wizard_edge.service.pull import pull
+    from wizard_edge.service.pull import plan_pull, pull
     from wizard_edge_converters.seam import Pipeline
 
+    plan = plan_pull(app.installation, model, convert=Pipeline())
+    if not plan.already:
+        show_terms(app.output, plan.terms)
     with app.output.progress() as progress:
         stored = pull(app.installation, model, convert=Pipeline(), progress=progress)
     show_stored(app.output, stored)

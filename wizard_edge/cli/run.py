@@ -40,14 +40,13 @@ Ctrl-C ends the answer and keeps what there is of it.
 def command(app: App, model: str, prompt: str | None, options: ModelOptions) -> None:
     question = _question(prompt)
     if question:
-        with _open(app, model, options, options.system) as chat:
+        with _open(app, model, options) as chat:
             _answer(app.output, chat, question)
         return
     if app.output.as_json or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("no prompt", hint="wizard-edge run MODEL PROMPT")
-    Repl(
-        app.output, lambda system: _open(app, model, options, system), options.system
-    ).run()
+    with _open(app, model, options) as chat:
+        Repl(app.output, chat).run()
 
 
 def _question(prompt: str | None) -> str:
@@ -55,13 +54,13 @@ def _question(prompt: str | None) -> str:
     return "\n\n".join(part for part in (prompt, read_pipe()) if part)
 
 
-def _open(app: App, model: str, options: ModelOptions, system: str | None) -> Chat:
+def _open(app: App, model: str, options: ModelOptions) -> Chat:
     from wizard_edge.service.chat import open_chat
 
     with app.output.progress(brief=True) as progress:
         return open_chat(
             model,
-            system=system,
+            system=options.system,
             template=options.template,
             settings=options.flags,
             grammar=options.grammar,

@@ -10,6 +10,7 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._options import complete_models
+from wizard_edge.cli._stored import COMMERCIAL
 from wizard_edge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _STATES = {
     "unknown": ", nobody knows if it is still there",
     "gone": ", gone from the hub",
 }
-_COMMERCIAL = {True: "allowed", False: "not allowed", None: "unclear, take it as no"}
 # The scores as their papers call them.
 _SCORES = {
     "humaneval": "HumanEval",
@@ -103,7 +103,7 @@ def _terms(card: ModelCard) -> Iterator[Row]:
     licenses = [f"{item.name} ({item.id})" for item in card.terms.licenses]
     yield "licence", _marked(card, "licenses", "\n".join(licenses) or "nobody says")
     if card.terms.licenses:
-        yield "commercial use", _COMMERCIAL[card.terms.commercial]
+        yield "commercial use", COMMERCIAL[card.terms.commercial]
     yield "conflict", card.terms.conflict
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
@@ -11,7 +12,8 @@ from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
 from wizard_edge.conversation import Conversation
 from wizard_edge.engine import Chunk, Engine, LoadOptions, Sampling, never
-from wizard_edge.hardware import find_cores
+from wizard_edge.errors import NotEnough
+from wizard_edge.hardware import Memory, find_cores, find_memory
 from wizard_edge.progress import Progress, silent
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.targets import choose_template, find_target
@@ -84,6 +86,19 @@ class Chat:
         """Start over; model, template and system text stay."""
         self._conversation.clear()
 
+    def restart(self, *, system: str | None) -> None:
+        """Start over under another system text; model and template stay.
+
+        Raises: UsageError where the template has no place for it: nothing changes.
+        """
+        before = self._conversation
+        self._conversation = Conversation(
+            self._engine,
+            before.template,
+            system=system,
+            history=before.keeps_history,
+        )
+
     def close(self) -> None:
         """Free the model."""
         self._engine.close()
@@ -114,7 +129,8 @@ def open_chat(
     this machine. `history` None keeps earlier turns where the model was trained on
     several.
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt,
-    BackendError; UsageError for a value or template that does not fit.
+    BackendError; UsageError for a value or template that does not fit; NotEnough
+    for weights that can never fit into this machine's memory.
     """
     installation = installation or open_installation(os.environ)
     chosen = (settings or Settings()).over(installation.settings)
@@ -125,7 +141,11 @@ def open_chat(
     )
     # Before the load, which may take a minute.
     chosen_template.open("", system=system)
-    engine = LlamaEngine(target.path, load_options_from(chosen), progress=progress)
+    options = load_options_from(chosen)
+    # A file that is not there is the engine's to tell.
+    with suppress(OSError):
+        check_memory(target.path.stat().st_size, options, find_memory())
+    engine = LlamaEngine(target.path, options, progress=progress)
     conversation = Conversation(engine, chosen_template, system=system, history=history)
     return Chat(target.name, engine, conversation, sampling)
 
@@ -143,6 +163,23 @@ def load_options_from(settings: Settings) -> LoadOptions:
     }
     given.setdefault("threads", find_cores().threads)
     return LoadOptions(**given)
+
+
+def check_memory(weights: int, options: LoadOptions, memory: Memory) -> None:
+    """Refuse weights, in bytes, that are larger than all memory there is.
+
+    What is in use now does not count: mapped weights take the room as they need it.
+    Whoever sends layers to a GPU by hand knows more than we do.
+    Raises: NotEnough.
+    """
+    on_gpu = options.gpu_layers not in ("auto", 0)
+    if memory.total and weights > memory.total and not on_gpu:
+        raise NotEnough(
+            "memory",
+            needed=weights,
+            free=memory.total,
+            hint="take a smaller quant; a smaller --ctx-size is not enough here",
+        )
 
 
 def sampling_from(settings: Settings, defaults: Sampling) -> Sampling:

@@ -6,6 +6,7 @@ Finds the checkpoint and what is known of it; the converting itself is done by t
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from wizard_edge.errors import (
 from wizard_edge.files import translated
 from wizard_edge.gguf import read_header
 from wizard_edge.licenses import terms_named, terms_of
-from wizard_edge.models import ModelSpec
+from wizard_edge.models import License, ModelSpec
 from wizard_edge.names import CommitId, ModelName, RelPath, RepoId
 from wizard_edge.paths import place
 from wizard_edge.progress import Progress, silent
@@ -35,6 +36,8 @@ from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef, parse_quant
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.installation import Installation
 from wizard_edge.templates import find_template
+
+_logger = logging.getLogger(__name__)
 
 # How huggingface_hub lays out its cache: models--OWNER--NAME/snapshots/COMMIT.
 _CACHED = re.compile(r"models--([^/]+)--([^/]+)")
@@ -108,13 +111,22 @@ def convert_to_file(
 
 
 def estimate_conversion(
-    installation: Installation, source: str, quant: str, *, convert: Convert
+    installation: Installation,
+    source: str,
+    quant: str,
+    *,
+    convert: Convert,
+    name: str | None = None,
+    template: str | None = None,
+    licenses: Sequence[str] = (),
 ) -> Cost:
     """Say what a conversion takes; writes nothing.
 
     Raises: as `find_checkpoint`; UnknownQuant, and what `convert` does.
     """
-    checkpoint = find_checkpoint(installation, source)
+    checkpoint = find_checkpoint(
+        installation, source, name=name, template=template, licenses=licenses
+    )
     return convert.estimate(checkpoint.path, quant=parse_quant(quant))
 
 
@@ -131,7 +143,8 @@ def find_checkpoint(
     A directory goes by `name`, else by its repository where it lies in the hub's
     cache, else by its own name. One that goes by the name of a registered model is
     taken for it; any other is unknown: its template and its licences are those that
-    were given, or nobody's.
+    were given, or nobody's. A licence the registry does not have is taken as it is,
+    with a warning in the log.
     Raises: UnknownModel, MissingFile; HubError for what needs a download; UsageError
     for an unknown template or a directory whose name cannot be a model's;
     CannotConvert for a file and for a weight delta.
@@ -141,8 +154,7 @@ def find_checkpoint(
     if template is not None:
         facts = replace(facts, template=find_template(template).id)
     if licenses:
-        terms = terms_named(licenses, installation.registry)
-        facts = replace(facts, licenses=terms.licenses)
+        facts = replace(facts, licenses=_licenses(installation, licenses))
     return replace(checkpoint, facts=facts)
 
 
@@ -206,6 +218,19 @@ def install(
 def file_name(name: ModelName, quant: str) -> RelPath:
     """Return what the file of a converted model is called in the store."""
     return RelPath.parse(f"{name}.{quant}.gguf")
+
+
+def _licenses(installation: Installation, ids: Sequence[str]) -> tuple[License, ...]:
+    registry = installation.registry
+    known = {license.id for license in registry.licenses}
+    for id in ids:
+        if id not in known:
+            _logger.warning(
+                "licence %r is recorded, but not known; known are %s",
+                id,
+                ", ".join(sorted(known)),
+            )
+    return terms_named(ids, registry).licenses
 
 
 def _find(installation: Installation, source: str, name: str | None) -> Checkpoint:

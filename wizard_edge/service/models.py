@@ -16,7 +16,7 @@ from wizard_edge.errors import NotFound, UnknownModel, UsageError
 from wizard_edge.names import ModelName
 from wizard_edge.refs import ModelRef, RegistryRef
 from wizard_edge.service.installation import Installation
-from wizard_edge.store import Installed
+from wizard_edge.store import Damaged, Installed
 
 if TYPE_CHECKING:
     from wizard_edge.models import ModelSpec, Variant
@@ -77,11 +77,14 @@ class RemovedFile:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What `remove` will do: the variants, their files, their bytes."""
+    """What `remove` will do: the variants, their files, their bytes.
+
+    A variant whose receipt is damaged goes by the name of its file in `models`.
+    """
 
     models: tuple[str, ...]
     files: tuple[RemovedFile, ...]
-    variants: tuple[Installed, ...]
+    variants: tuple[Installed | Damaged, ...]
 
     @property
     def size(self) -> int:
@@ -125,20 +128,22 @@ def list_catalogue(installation: Installation) -> list[CatalogueEntry]:
 def plan_removal(installation: Installation, refs: Sequence[str]) -> Removal:
     """Say what removing `refs` deletes; a name without a quant means all of it.
 
+    All of it includes damaged receipts, each with the file it is named after.
     Raises: UnknownModel, NotFound for what is not installed, UnknownQuant for what
-    is none, UsageError for what is no name of a model; Corrupt for a damaged receipt.
+    is none, UsageError for what is no name of a model; Corrupt for a quant that may
+    be the one of a damaged receipt; ConfigError for a receipt from the future.
     """
-    chosen: dict[Path, Installed] = {}
+    chosen: dict[Path, Installed | Damaged] = {}
     for ref in refs:
         for item in _find_all(installation, ref):
             chosen[item.receipt_path] = item
     store = installation.store
     paths = [path for item in chosen.values() for path in store.files(item)]
-    for name in {item.receipt.model for item in chosen.values()}:
-        if all(item.receipt_path in chosen for item in store.variants(name)):
+    for name in {ModelName.parse(item.folder.name) for item in chosen.values()}:
+        if all(item.receipt_path in chosen for item in store.contents(name)):
             paths += store.companions(name)
     return Removal(
-        models=tuple(f"{v.receipt.model}:{v.receipt.quant}" for v in chosen.values()),
+        models=tuple(map(_label, chosen.values())),
         files=tuple(RemovedFile(path, path.lstat().st_size) for path in paths),
         variants=tuple(chosen.values()),
     )
@@ -212,7 +217,13 @@ def as_json(value: object) -> object:
     return str(value) if isinstance(value, (str, PurePath)) else value
 
 
-def _find_all(installation: Installation, text: str) -> list[Installed]:
+def _label(variant: Installed | Damaged) -> str:
+    if isinstance(variant, Damaged):
+        return f"{variant.folder.name}/{variant.path.name}"
+    return f"{variant.receipt.model}:{variant.receipt.quant}"
+
+
+def _find_all(installation: Installation, text: str) -> list[Installed | Damaged]:
     ref = ModelRef.parse(text)
     if not isinstance(ref, RegistryRef):
         raise UsageError(
@@ -222,7 +233,9 @@ def _find_all(installation: Installation, text: str) -> list[Installed]:
     store = installation.store
     try:
         if ref.quant is None:
-            return store.variants(name)
+            removable = [item for item in store.contents(name) if not _kept(item)]
+            # What is not there, or there from the future only, is told by the store.
+            return removable or [*store.variants(name)]
         found = store.find(name, ref.quant)
     except UnknownModel as err:
         raise NotFound(
@@ -233,6 +246,10 @@ def _find_all(installation: Installation, text: str) -> list[Installed]:
         for item in store.variants(name)
         if item.receipt.quant == found.receipt.quant
     ]
+
+
+def _kept(variant: Installed | Damaged) -> bool:
+    return isinstance(variant, Damaged) and variant.from_the_future
 
 
 def _near(wanted: str, names: set[ModelName]) -> list[str]:

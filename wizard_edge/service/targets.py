@@ -71,16 +71,21 @@ def _installed(installation: Installation, ref: RegistryRef) -> Target:
     except UnknownModel as err:
         if spec is None:
             # Let the registry say which names are near.
-            installation.registry.find(ref.name)
-        raise NotFound(
-            f"{name} is not installed", hint=f"wizard-edge pull {name}"
-        ) from err
+            spec = installation.registry.find(ref.name)
+        raise NotFound(f"{name} is not installed", hint=_way_to(spec)) from err
     return Target(
         name=f"{name}:{installed.receipt.quant}",
         path=installed.path,
         template=_template_of(installed, spec),
         sampling=sampling_of(spec),
     )
+
+
+def _way_to(spec: ModelSpec) -> str:
+    if spec.source is not None and spec.source.package is not None:
+        return f"wizard-edge pull {spec.name}"
+    # 'pull' downloads nothing in this release.
+    return "get a GGUF and 'wizard-edge run ./file.gguf', or 'wizard-edge convert DIR'"
 
 
 def _spec(installation: Installation, ref: RegistryRef) -> ModelSpec | None:
