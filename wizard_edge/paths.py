@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wizard_edge.errors import ConfigError
 from wizard_edge.names import ModelName, RelPath
 
 APP = "wizard-edge"
@@ -52,7 +53,7 @@ def find_home(environ: Mapping[str, str], override: Path | None = None) -> Home:
     if override is not None:
         return Home(override.absolute())
     if environ.get(HOME_VARIABLE):
-        return Home(Path(environ[HOME_VARIABLE]).expanduser().absolute())
+        return Home(_folder(HOME_VARIABLE, environ[HOME_VARIABLE]))
     # Imported here: platformdirs costs milliseconds that --help need not pay.
     from platformdirs import user_data_path
 
@@ -62,7 +63,7 @@ def find_home(environ: Mapping[str, str], override: Path | None = None) -> Home:
 def config_dir(environ: Mapping[str, str]) -> Path:
     """Return the folder of `config.toml` and the user's `models.toml`."""
     if environ.get(CONFIG_VARIABLE):
-        return Path(environ[CONFIG_VARIABLE]).expanduser().absolute()
+        return _folder(CONFIG_VARIABLE, environ[CONFIG_VARIABLE])
     from platformdirs import user_config_path
 
     return user_config_path(APP, appauthor=False)
@@ -71,3 +72,11 @@ def config_dir(environ: Mapping[str, str]) -> Path:
 def place(root: Path, relative: RelPath) -> Path:
     """Return the path of `relative` inside `root`."""
     return root.joinpath(*relative.split("/"))
+
+
+def _folder(variable: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as err:
+        # "~nobody/x": there is no such user.
+        raise ConfigError(f"{variable}={text}: {err}") from err

@@ -48,6 +48,7 @@ from wizard_edge.tables import (
     text,
     url,
 )
+from wizard_edge.templates import TEMPLATES
 
 # Stands for the quant in a file name that is given once for all variants.
 QUANT_MARK = "{quant}"
@@ -190,7 +191,7 @@ _VARIANT = Keys(
 MODEL = Keys(
     required={
         "architecture": _architecture,
-        "template": name,
+        "template": one_of(*TEMPLATES),
         "licenses": ListOf(name),
     },
     optional={
@@ -203,7 +204,7 @@ MODEL = Keys(
         "tokenizer": _TOKENIZER,
         "context": count,
         "training_length": count,
-        "alternative_templates": ListOf(name),
+        "alternative_templates": ListOf(one_of(*TEMPLATES)),
         "sampling": Keys(required={"temperature": number, "top_p": number}),
         "license_conflict": text,
         "base": Keys(

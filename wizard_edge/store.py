@@ -133,7 +133,11 @@ class Store:
         """
         found: list[Installed] = []
         for folder in _folders(self.home.models):
-            whole, damaged = _receipts(folder)
+            try:
+                whole, damaged = _receipts(folder)
+            except Refused as err:
+                _logger.warning("%s", err.message)
+                continue
             found += whole
             for item in damaged:
                 _logger.warning("%s", item.error.message)
@@ -307,12 +311,21 @@ def _read(path: Path) -> Installed:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SIZE + 1)
+    except PermissionError as err:
+        raise Refused(
+            f"cannot read {path}: {err.strerror}",
+            hint="run as the owner of the store, or let its files be read",
+        ) from err
     except OSError as err:
         raise Corrupt(path, f"cannot be read: {err.strerror}") from err
     installed = Installed(parse_receipt(path, content), path.parent)
     # Copied or renamed by hand: what it says is not true of this place.
     if installed.receipt.model != path.parent.name:
-        raise Corrupt(path, f"belongs to model {installed.receipt.model!r}")
+        raise Corrupt(
+            path,
+            f"belongs to model {installed.receipt.model!r}",
+            hint=f"call the folder {installed.receipt.model} again",
+        )
     if installed.receipt_path.name != path.name:
         raise Corrupt(path, f"belongs to file {installed.receipt.files[0].name!r}")
     return installed

@@ -123,6 +123,9 @@ def convert(
     architecture or a quant that cannot be had; NotEnough before the first byte;
     BackendError. After an error the output is as it was before.
     """
+    if output.is_symlink():
+        # The file it points to is meant, not the link.
+        output = output.resolve()
     check_output(output, overwrite=options.overwrite)
     with open_checkpoint(source) as checkpoint:
         _keep_apart(source, output)

@@ -69,6 +69,8 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise MissingFile(output.parent, hint="the output's folder must exist")
     if output.is_dir():
         raise UsageError(f"the output is a directory: {output}")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"the output is no regular file: {output}")
     if output.exists() and not overwrite:
         raise UsageError(
             f"the output is there already: {output}",

@@ -243,7 +243,7 @@ def test_pull_finds_what_is_there(cli: Cli, installed: Install) -> None:
     assert (result.stdout, result.exit_code) == ("", 0)
     assert result.stderr == (
         "apprentice:Q8_0 is in the store already\n"
-        'next: wizard-edge run apprentice "Who are you?"\n'
+        'next: wizard-edge run apprentice:Q8_0 "Who are you?"\n'
     )
 
 

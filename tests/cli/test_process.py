@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pexpect
 import pytest
+
+from tests.benchmarks.models import Shape, make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Plays `run` with a model that ends its answer when it is told to.
@@ -195,3 +198,45 @@ def test_a_terminal_that_knows_only_ascii_ends_nothing(
 
     assert done.stderr == b"error: no such file or directory: gr??e.gguf\n"
     assert done.returncode == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_killed_conversion_leaves_nothing_half_written(
+    tmp_path: Path, environ: dict[str, str], number: signal.Signals
+) -> None:
+    # Large enough that the conversion is still running when the signal comes.
+    shape = Shape(2, hidden=1024, ffn=2816, heads=8, kv_heads=8, vocabulary=8_000)
+    source = make_checkpoint(tmp_path / "checkpoint", shape)
+    output = tmp_path / "out"
+    output.mkdir()
+    words = [sys.executable, "-m", "wizard_edge", "convert", str(source)]
+
+    with subprocess.Popen(
+        [*words, "-q", "Q4_K_M", "-o", str(output / "model.gguf")],
+        env=environ,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while process.poll() is None and not list(output.iterdir()):
+            time.sleep(0.002)
+        process.send_signal(number)
+        code = process.wait(timeout=60)
+
+    assert code == 128 + number
+    assert list(output.iterdir()) == []
+
+
+def test_an_empty_home_is_not_the_current_folder(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "wizard_edge", "--home", "", "list"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --home is empty")

@@ -566,3 +566,25 @@ def test_memory_is_bounded_by_blocks_not_by_tensors(tmp_path: Path) -> None:
         peaks.append(measured)
 
     assert peaks[1] - peaks[0] < 12_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_a_device_is_never_replaced(source: Path, tmp_path: Path) -> None:
+    """`-o /dev/null --overwrite` must not make a file of it."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    with pytest.raises(UsageError, match="no regular file"):
+        convert(source, fifo, ConvertOptions(quant="F16", overwrite=True))
+
+
+def test_a_link_is_followed_not_replaced(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target.gguf"
+    target.write_bytes(b"old")
+    link = tmp_path / "link.gguf"
+    link.symlink_to(target)
+
+    convert(source, link, ConvertOptions(quant="F16", overwrite=True))
+
+    assert link.is_symlink()
+    assert target.read_bytes()[:4] == b"GGUF"

@@ -18,6 +18,7 @@ from wizard_edge.errors import (
     UsageError,
 )
 from wizard_edge.hardware import Memory, find_cores
+from wizard_edge.service.cards import show
 from wizard_edge.service.chat import (
     check_memory,
     load_options_from,
@@ -289,3 +290,18 @@ def test_a_prompt_is_shown_as_it_would_be_sent(installation: Installation) -> No
     assert view.pieces[0] == "<s>"
     assert view.pieces.count("</s>") == 1
     assert len(view.pieces) == len(view.ids)
+
+
+def test_the_users_registry_decides_the_template_of_what_is_installed(
+    installation: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "models.toml").write_text(
+        'schema = 1\n[models.apprentice]\ntemplate = "alpaca"\n', encoding="utf-8"
+    )
+    environ = {**installation.environ, "WIZARD_EDGE_CONFIG": str(tmp_path)}
+    changed = open_installation(environ)
+
+    view = show_prompt(changed, "apprentice", [Message("user", "Hi")])
+
+    assert view.template == "alpaca"
+    assert show(changed, "apprentice").template == "alpaca"

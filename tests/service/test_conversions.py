@@ -108,6 +108,7 @@ def test_a_conversion_that_fails_keeps_the_model_of_before(tmp_path: Path) -> No
             f"{tmp_path / 'model'}/",
             "Q8_0",
             convert=SmallConvert(fail=CannotConvert("no")),
+            overwrite=True,
         )
 
     assert installation.store.find(before.receipt.model).receipt == before.receipt
@@ -308,3 +309,27 @@ def test_a_checkpoint_lost_from_the_package_is_told(
         find_checkpoint(an_installation(tmp_path), "apprentice")
 
     assert caught.value.hint == "install wizard-edge again"
+
+
+def test_what_is_installed_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    before = stored(installation, tmp_path / "model")
+    source = f"{tmp_path / 'model'}/"
+
+    with pytest.raises(UsageError, match="in the store already") as caught:
+        convert_to_store(installation, source, "Q8_0", convert=SmallConvert())
+    assert "--overwrite" in (caught.value.hint or "")
+    assert installation.store.find(before.receipt.model).receipt == before.receipt
+
+    convert_to_store(
+        installation, source, "Q8_0", convert=SmallConvert(), overwrite=True
+    )
+
+
+def test_other_weights_under_a_registered_name_are_refused(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    source = a_checkpoint(tmp_path / "WizardLM-70B-V1.0")
+    (source / "config.json").write_text('{"num_hidden_layers": 4, "hidden_size": 256}')
+
+    with pytest.raises(CannotConvert, match=r"num_hidden_layers is 4 instead of 80"):
+        convert_to_store(installation, f"{source}/", "Q8_0", convert=SmallConvert())

@@ -47,10 +47,10 @@ def join_facts(random: Random, said: list[str]) -> str:
     """Make one text of statements: `My name is Ada and I live in Paris.`"""
     if len(said) == 1 or random.random() < 0.4:
         return " ".join(said)
-    *before, last = said
-    keep = last.startswith(("I ", "I'")) or last.split()[0] in _PROPER
-    last = last if keep else last[0].lower() + last[1:]
-    return f"{', '.join(part.rstrip('.') for part in before)} and {last}"
+    first, second = said
+    keep = second.startswith(("I ", "I'")) or second.split()[0] in _PROPER
+    second = second if keep else second[0].lower() + second[1:]
+    return f"{first.rstrip('.')} and {second}"
 
 
 def join_questions(random: Random, asked: list[str]) -> str:
@@ -76,9 +76,9 @@ def typed(random: Random, text: str, *, opener: bool) -> str:
         return text[0].lower() + text[1:]
     if draw < 0.19:
         return text.replace("'", "")
-    if draw < 0.22 and opener:
+    if draw < 0.20 and opener:
         return text.upper()
-    if draw < 0.24:
+    if draw < 0.22:
         return text + random.choice(("!", "?", "!!", "??", "...", " :)"))
     return text
 

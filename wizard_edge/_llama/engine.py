@@ -7,6 +7,7 @@ them. Calls are serialised: another thread waits its turn.
 from __future__ import annotations
 
 import codecs
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,8 @@ from wizard_edge.progress import Progress, silent
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 4096
 # Tokens read in one go: the pace at which a long prompt looks at `cancelled`.
@@ -62,6 +65,13 @@ class LlamaEngine:
         self.context = options.context or min(
             self._model.trained_context, DEFAULT_CONTEXT
         )
+        if self.context > self._model.trained_context:
+            _logger.warning(
+                "a context of %d tokens, but the model knows %d: expect nonsense "
+                "beyond them",
+                self.context,
+                self._model.trained_context,
+            )
         library.forget()
         params = _context_params(self._library, options, self.context)
         self._ctx: Any = self._library.llama_init_from_model(self._model.handle, params)
@@ -105,11 +115,18 @@ class LlamaEngine:
         if len(prompt) >= self.context:
             raise UsageError(
                 f"the prompt has {len(prompt)} tokens, the context only {self.context}",
-                hint="give a larger --ctx-size, or start a new conversation",
+                hint=self._room_hint(),
             )
         # Built here, so that a bad grammar is an answer to this call.
         sampler = Sampler(self._library, self.vocabulary, sampling, prompt)
         return self._answer(list(prompt), sampler, sampling.max_tokens, cancelled)
+
+    def _room_hint(self) -> str:
+        if self.context < self._model.trained_context:
+            return "give a larger --ctx-size, or start a new conversation"
+        return (
+            "the model knows no longer texts: shorten it, or start a new conversation"
+        )
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits of every position, shape (len(ids), vocabulary), f32.

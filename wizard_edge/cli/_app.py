@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from wizard_edge.cli._output import Output
+from wizard_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from wizard_edge.service.installation import Installation
@@ -67,7 +68,7 @@ def global_options(*, hidden: bool = False) -> list[click.Option]:
     return [
         click.Option(
             ["--home"],
-            type=click.Path(file_okay=False, path_type=Path),
+            type=click.Path(file_okay=False),
             metavar="DIR",
             expose_value=False,
             callback=_set_home,
@@ -104,9 +105,16 @@ def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.ensure_object(App).output.as_json = value
 
 
-def _set_home(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        ctx.ensure_object(App).home = value
+def _set_home(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    if not value.strip():
+        # As a variable that is not set leaves it: not the current folder.
+        raise UsageError("--home is empty", hint="name the folder of the store")
+    try:
+        ctx.ensure_object(App).home = Path(value).expanduser()
+    except RuntimeError as err:
+        raise UsageError(f"--home {value}: {err}") from err
 
 
 def _set_verbosity(ctx: click.Context, _: click.Parameter, value: int) -> None:

@@ -187,7 +187,7 @@ class Output:
 
     def confirm(self, question: str) -> bool:
         """Ask a question that wants yes; no answer at all, as in a script, is no."""
-        if self.as_json:
+        if self.as_json or sys.stdin is None:
             return False
         try:
             return click.confirm(clean_line(question), err=True)

@@ -7,9 +7,11 @@ none. Every exception of a command becomes an exit code and a line here.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -95,6 +97,7 @@ class Root(click.Group):
         if instruction:
             sys.exit(self._complete(instruction))
         app = App(Output(as_json=_asks_for_json(words)), os.environ)
+        _end_tidily_on_signals()
         try:
             code = self._run(words, app)
         except BrokenPipeError:
@@ -177,3 +180,19 @@ def _asks_for_json(words: Sequence[str]) -> bool:
     # A usage error must be JSON too, and comes before the options are parsed.
     options = words[: words.index("--")] if "--" in words else words
     return "--json" in options
+
+
+def _end_tidily_on_signals() -> None:
+    """Let a hang-up or `kill` end the program as Ctrl-C does: nothing half-written.
+
+    A signal that is ignored, as under nohup, stays so.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    # As a shell reports a program that a signal ended.
+    sys.exit(128 + number)

@@ -42,7 +42,7 @@ from wizard_edge.cli._stored import show_cost, show_file, show_stored
     help="Record this licence, repeatable (default: what is known)",
 )
 @click.option(
-    "--overwrite", is_flag=True, help="Replace the output file (default: refuse)"
+    "--overwrite", is_flag=True, help="Replace what is there (default: refuse)"
 )
 @click.option(
     "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
@@ -65,7 +65,7 @@ def command(
     elif file is not None:
         _write(app, source, quant, file, name, template, licenses, overwrite=overwrite)
     else:
-        _install(app, source, quant, name, template, licenses)
+        _install(app, source, quant, name, template, licenses, overwrite=overwrite)
 
 
 def _estimate(
@@ -127,6 +127,8 @@ def _install(
     name: str | None,
     template: str | None,
     licenses: tuple[str, ...],
+    *,
+    overwrite: bool,
 ) -> None:
     from wizard_edge.service.conversions import convert_to_store
     from wizard_edge_converters.seam import Pipeline
@@ -140,6 +142,7 @@ def _install(
             name=name,
             template=template,
             licenses=licenses,
+            overwrite=overwrite,
             progress=progress,
         )
     show_stored(app.output, stored)

@@ -42,4 +42,7 @@ def _pull(app: App, model: str) -> None:
     with app.output.progress() as progress:
         stored = pull(app.installation, model, convert=Pipeline(), progress=progress)
     show_stored(app.output, stored)
-    app.output.say(f'next: wizard-edge run {stored.receipt.model} "Who are you?"')
+    receipt = stored.receipt
+    app.output.say(
+        f'next: wizard-edge run {receipt.model}:{receipt.quant} "Who are you?"'
+    )

@@ -6,6 +6,7 @@ Finds the checkpoint and what is known of it; the converting itself is done by t
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -19,8 +20,10 @@ from wizard_edge.conversion import Convert, Converted, Cost, ModelFacts
 from wizard_edge.errors import (
     CannotConvert,
     ConfigError,
+    Corrupt,
     HubError,
     MissingFile,
+    NotFound,
     UnknownModel,
     UsageError,
 )
@@ -40,6 +43,8 @@ from wizard_edge.templates import find_template
 _logger = logging.getLogger(__name__)
 
 # How huggingface_hub lays out its cache: models--OWNER--NAME/snapshots/COMMIT.
+# Far above any config.json.
+_MAX_CONFIG_SIZE = 1 << 20
 _CACHED = re.compile(r"models--([^/]+)--([^/]+)")
 
 
@@ -69,15 +74,19 @@ def convert_to_store(
     name: str | None = None,
     template: str | None = None,
     licenses: Sequence[str] = (),
+    overwrite: bool = False,
     progress: Progress = silent,
 ) -> Stored:
-    """Convert a checkpoint and install it; another file of that quant is replaced.
+    """Convert a checkpoint and install it; `overwrite` replaces a file of that quant.
 
-    Raises: as `find_checkpoint`; UnknownQuant, NotEnough, and what `convert` does.
+    Raises: as `find_checkpoint`; UnknownQuant, NotEnough, and what `convert` does;
+    UsageError for a model that is installed in that quant, without `overwrite`.
     """
     checkpoint = find_checkpoint(
         installation, source, name=name, template=template, licenses=licenses
     )
+    if not overwrite:
+        _refuse_installed(installation, checkpoint.facts.name, parse_quant(quant))
     return install(installation, checkpoint, quant, convert=convert, progress=progress)
 
 
@@ -215,6 +224,17 @@ def install(
     return Stored(receipt, installed.path, already=False)
 
 
+def _refuse_installed(installation: Installation, name: ModelName, quant: str) -> None:
+    try:
+        installation.store.find(name, quant)
+    except (NotFound, Corrupt):
+        return
+    raise UsageError(
+        f"{name}:{quant} is in the store already",
+        hint="replace it with --overwrite, or install under another --name",
+    )
+
+
 def file_name(name: ModelName, quant: str) -> RelPath:
     """Return what the file of a converted model is called in the store."""
     return RelPath.parse(f"{name}.{quant}.gguf")
@@ -277,7 +297,31 @@ def _local(installation: Installation, path: Path, name: str | None) -> Checkpoi
             f"{path} goes by the name of {spec.name}, a weight delta of {base}",
             hint="if these are merged weights, give another name with --name",
         )
+    _check_shape(path, spec)
     return Checkpoint(path, _facts(installation, spec, origin))
+
+
+def _check_shape(path: Path, spec: ModelSpec) -> None:
+    """Refuse other weights that lie in a folder of a registered model's name."""
+    try:
+        with (path / "config.json").open("rb") as file:
+            config: object = json.loads(file.read(_MAX_CONFIG_SIZE))
+    except (OSError, ValueError, RecursionError):
+        # The converter says what is wrong with it.
+        return
+    if spec.shape is None or not isinstance(config, dict):
+        return
+    for wanted, keys in (
+        (spec.shape.layers, ("num_hidden_layers", "n_layer")),
+        (spec.shape.hidden, ("hidden_size", "n_embd")),
+    ):
+        found = next((config[key] for key in keys if key in config), wanted)
+        if found != wanted:
+            raise CannotConvert(
+                f"{path} goes by the name of {spec.name}, but its {keys[0]} is "
+                f"{found!r} instead of {wanted}",
+                hint="if it is another model, give another name with --name",
+            )
 
 
 def _identity(path: Path) -> tuple[str, Origin]:

@@ -105,9 +105,11 @@ def sampling_of(spec: ModelSpec | None) -> Sampling:
 
 
 def _template_of(installed: Installed, spec: ModelSpec | None) -> str | None:
-    if installed.receipt.template is not None:
-        return installed.receipt.template
-    return spec.template if spec else _template_in(installed.path)
+    # The registry first: the user's own file and a corrected release reach what is
+    # installed already.
+    if spec is not None:
+        return spec.template
+    return installed.receipt.template or _template_in(installed.path)
 
 
 def _template_in(path: Path) -> str | None:
