@@ -265,7 +265,7 @@ CASES = [
         "a file for a home",
         ("pull", "apprentice", "--quiet"),
         5,
-        "cannot use /work/text.txt",
+        "cannot use /folder/text.txt",
         "name another place; --home DIR moves the store",
         home="text.txt",
     ),
@@ -273,7 +273,7 @@ CASES = [
         "a home inside a file",
         ("pull", "apprentice", "--quiet"),
         5,
-        "cannot use /work/text.txt/home",
+        "cannot use /folder/text.txt/home",
         "name another place; --home DIR moves the store",
         home="text.txt/home",
     ),
@@ -361,7 +361,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "wizard_edge", *words],
-        cwd=folder / "work",
+        cwd=folder / "folder",
         env=os.environ
         | {
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
@@ -379,8 +379,8 @@ def run(
 def test_one_clear_line_the_right_code_and_nothing_left_behind(
     case: Case, inputs: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(inputs, tmp_path / "work")
-    (tmp_path / "work" / "circle").symlink_to("circle")
+    shutil.copytree(inputs, tmp_path / "folder")
+    (tmp_path / "folder" / "circle").symlink_to("circle")
     for name, text in (("config.toml", case.config), ("models.toml", case.registry)):
         if text:
             (tmp_path / "config").mkdir()
