@@ -40,7 +40,8 @@ reference:
 	$(BIN)/python -m pytest tests/reference
 
 bench: dev
-	$(BIN)/python -m tests.benchmarks.startup
+	$(BIN)/python -m tests.benchmarks.startup --program $(BIN)/wizard-edge
+	$(BIN)/python -m tests.benchmarks.gguf
 	$(BIN)/python -m tests.benchmarks.settings
 
 # Writes what is generated: the command reference.

@@ -82,7 +82,7 @@ class Setting:
 SETTINGS: dict[str, Setting] = {
     setting.key: setting
     for setting in (
-        Setting("model", "text", "model that 'chat' opens when none is named"),
+        Setting("model", "text", "model that 'run' opens when none is named"),
         Setting("ctx-size", "whole", "context in tokens", 8, 2**24),
         Setting("threads", "whole", "threads that generate", 1, 1024),
         Setting("prompt-threads", "whole", "threads that read the prompt", 1, 1024),

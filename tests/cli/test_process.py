@@ -240,3 +240,38 @@ def test_an_empty_home_is_not_the_current_folder(
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: --home is empty")
+
+
+def test_run_opens_the_model_of_the_settings(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    environ["WIZARD_EDGE_MODEL"] = "no-such-model"
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "wizard_edge", "run"],
+        cwd=tmp_path,
+        env=environ,
+        input="Hi",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: unknown model 'no-such-model'")
+
+
+def test_a_prompt_that_begins_with_a_minus_is_told_its_way(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "wizard_edge", "run", "apprentice", "-5 + 3"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "hint: a text that begins with a minus goes behind --" in done.stderr

@@ -95,6 +95,8 @@ def _explain_usage(error: click.ClickException) -> Failure:
         message = error.message
         if error.possibilities:
             hint = f"did you mean {error.possibilities[0]}?"
+        elif not error.option_name.startswith("--"):
+            hint = "a text that begins with a minus goes behind --: -- '-5 + 3'"
     if hint is None and isinstance(error, click.UsageError) and error.ctx:
         hint = f"{error.ctx.command_path} --help"
     message = " ".join(message.split()).rstrip(".")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _EPILOG = """\
 Standard input, where it is not a terminal, is added to the prompt after a blank line.
 Ctrl-C ends the answer and keeps what there is of it.
+Without MODEL the setting 'model' decides: wizard-edge config model NAME.
 """
 
 
@@ -32,12 +33,17 @@ Ctrl-C ends the answer and keeps what there is of it.
     help="Answer one prompt, or converse on a terminal",
     epilog=_EPILOG,
 )
-@click.argument("model", shell_complete=complete_models)
+@click.argument("model", required=False, shell_complete=complete_models)
 @click.argument("prompt", required=False)
 @model_options
 @json_option
 @pass_app
-def command(app: App, model: str, prompt: str | None, options: ModelOptions) -> None:
+def command(
+    app: App, model: str | None, prompt: str | None, options: ModelOptions
+) -> None:
+    model = model or app.installation.settings.model
+    if model is None:
+        raise UsageError("missing argument 'MODEL'", hint="wizard-edge run --help")
     question = _question(prompt)
     if question:
         with _open(app, model, options) as chat:
