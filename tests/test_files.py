@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from wizard_edge.errors import NotEnough, Refused
+from wizard_edge.errors import MissingFile, NotEnough, Refused, UsageError
 from wizard_edge.files import (
     free_disk,
     move_into_place,
+    open_regular,
     translated,
     write_atomically,
 )
@@ -108,3 +109,26 @@ def test_other_system_errors_stay_what_they_are(tmp_path: Path) -> None:
 
 def test_free_disk_of_a_place_that_is_not_there_yet(tmp_path: Path) -> None:
     assert free_disk(tmp_path / "a" / "b") > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no such permissions here")
+def test_a_file_without_permission_is_refused_not_misused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "closed"
+    path.write_bytes(b"x")
+
+    def refuse(*args: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+
+    with pytest.raises(Refused, match=r"cannot read .*closed: Permission denied"):
+        open_regular(path)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a regular file"):
+        open_regular(tmp_path)
+    with pytest.raises(MissingFile):
+        open_regular(tmp_path / "none")

@@ -1,7 +1,7 @@
-"""The two ways this program writes a file: whole, or moved into place.
+"""The two ways this program writes a file, and the one it reads a stranger's.
 
-Both end with the bytes on the disk under their final name, or with the old state.
-Knows no format and no folder of ours.
+Writing is whole or moved into place: it ends with the bytes on the disk under their
+final name, or with the old state. Knows no format and no folder of ours.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from wizard_edge.errors import NotEnough, Refused
+from wizard_edge.errors import MissingFile, NotEnough, Refused, UsageError
 
 TEMP_SUFFIX = ".tmp"
 
@@ -23,6 +24,42 @@ _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _OBSTRUCTED = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 )
+
+
+# Without O_NONBLOCK, opening a pipe would wait for its other end.
+_READ_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Raises: MissingFile; Refused without the permission; UsageError at once for a
+    directory, a device or a pipe, and for what else cannot be opened.
+    """
+    try:
+        # Asked before opening: opening a device can have effects.
+        regular = stat.S_ISREG(path.stat().st_mode)
+        descriptor = os.open(path, _READ_FLAGS) if regular else -1
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise MissingFile(path) from err
+    except PermissionError as err:
+        raise Refused(
+            f"cannot read {path}: {err.strerror}", hint="check who owns it"
+        ) from err
+    except (OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or err
+        raise UsageError(f"cannot read {path}: {reason}") from err
+    # Asked again: another file may have taken the name meanwhile.
+    if descriptor >= 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    if descriptor >= 0:
+        os.close(descriptor)
+    raise UsageError(f"not a regular file: {path}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,14 +7,14 @@ mapped: one that shrinks while it is mapped would kill the process.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 from typing import NoReturn
 
-from wizard_edge.errors import Corrupt, MissingFile, UsageError
+from wizard_edge.errors import Corrupt
+from wizard_edge.files import open_regular
 
 # Our own bounds, well above Llama 3, the largest vocabulary this program runs:
 # 128,256 tokens and 280,147 merges in 8 MB.
@@ -27,38 +27,17 @@ U64 = Struct("<Q")
 
 _FIRST_PIECE = 256 << 10
 _PIECE = 1 << 20
-# O_NONBLOCK: opening a FIFO that took the file's place must not wait.
-_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Cursor]:
     """Open a regular file for reading from its beginning.
 
-    Raises: MissingFile; UsageError for anything else that cannot be opened, and
-    at once for a directory, a device or a pipe.
+    Raises: as `files.open_regular`.
     """
+    descriptor = open_regular(path)
     try:
-        # Asked before opening: opening a device can have effects.
-        regular = stat.S_ISREG(path.stat().st_mode)
-        descriptor = os.open(path, _FLAGS) if regular else -1
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFile(path) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read {path}: {reason}") from error
-    if not regular:
-        raise UsageError(f"not a regular file: {path}")
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"not a regular file: {path}")
-        yield Cursor(path, descriptor, found.st_size)
+        yield Cursor(path, descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
 

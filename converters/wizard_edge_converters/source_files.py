@@ -7,35 +7,27 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 from threading import Lock
 from typing import NoReturn, Self
 
-from wizard_edge.errors import Corrupt, MissingFile, UsageError
+from wizard_edge.errors import Corrupt, MissingFile
+from wizard_edge.files import open_regular
 
 # A git-lfs checkout without its content leaves a text of about 130 bytes instead.
 # Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs"
 
-# O_NONBLOCK: opening a FIFO that took the file's place must not wait.
-_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-
 
 class SourceFile:
     """An open regular file and its size in bytes; to be closed by its owner.
 
-    Raises: MissingFile; UsageError for a directory, device, FIFO or socket.
+    Raises: as `files.open_regular`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = _open_regular(path)
+        self._descriptor = open_regular(path)
         self._seeking = Lock()
         self.size = os.fstat(self._descriptor).st_size
 
@@ -148,20 +140,3 @@ def shown(value: object) -> str:
     """Quote something from outside for a message, at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _open_regular(path: Path) -> int:
-    try:
-        # Asked before opening: opening a device can have effects.
-        regular = stat.S_ISREG(path.stat().st_mode)
-        descriptor = os.open(path, _FLAGS) if regular else -1
-    except (FileNotFoundError, NotADirectoryError) as err:
-        raise MissingFile(path) from err
-    except (OSError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or err
-        raise UsageError(f"cannot read {path}: {reason}") from err
-    if descriptor >= 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    if descriptor >= 0:
-        os.close(descriptor)
-    raise UsageError(f"not a regular file: {path}")

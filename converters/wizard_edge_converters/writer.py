@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NoReturn
 
-from wizard_edge.errors import MissingFile, NotEnough, UsageError
+from wizard_edge.errors import MissingFile, NotEnough, Refused, UsageError
 from wizard_edge.files import move_into_place
 
 # What the file system itself may need beside the bytes of the file.
@@ -94,7 +94,7 @@ def check_space(folder: Path, needed: int) -> None:
 def replacing(output: Path, size: int) -> Iterator[PartFile]:
     """Give a part file that becomes `output` when the block ends well.
 
-    Raises: NotEnough; UsageError when the folder cannot be written to.
+    Raises: NotEnough; Refused when the folder cannot be written to.
     """
     part = _create(output, size)
     try:
@@ -117,9 +117,9 @@ def _create(output: Path, size: int) -> PartFile:
     try:
         return PartFile(path, size)
     except OSError as err:
-        raise UsageError(
+        raise Refused(
             f"cannot write in {output.parent}: {err.strerror}",
-            hint="name an output in a folder that you may write to",
+            hint="check who owns the folder, or choose another",
         ) from err
 
 
