@@ -90,7 +90,7 @@ def test_notices_travel_to_the_letter() -> None:
 def test_the_summary_says_it_all() -> None:
     assert summary(Terms((FREE, STRICT), "the README says otherwise")) == (
         "Free Licence (free)\n"
-        "  commercial use: allowed\n"
+        "  commercial use: allowed, under the licence's conditions\n"
         "Strict Licence (strict)\n"
         "  text: https://example.org/strict\n"
         "  use policy: https://example.org/policy\n"

@@ -73,7 +73,7 @@ def summary(terms: Terms) -> str:
         lines += [f"{license.name} ({license.id})"]
         lines += [f"  text: {license.url}"] if license.url else []
         lines += [f"  use policy: {license.use_policy}"] if license.use_policy else []
-        lines += [f"  commercial use: {_COMMERCIAL[license.commercial]}"]
+        lines += [f"  commercial use: {COMMERCIAL_USE[license.commercial]}"]
         lines += [f"  - {obligation}" for obligation in license.obligations]
         lines += [f"  notice: {license.notice}"] if license.notice else []
     if terms.conflict:
@@ -81,7 +81,12 @@ def summary(terms: Terms) -> str:
     return "\n".join(lines) + "\n"
 
 
-_COMMERCIAL = {True: "allowed", False: "not allowed", None: "unclear, take it as no"}
+# Every licence of the family that allows it asks for something in return.
+COMMERCIAL_USE = {
+    True: "allowed, under the licence's conditions",
+    False: "not allowed",
+    None: "unclear, take it as no",
+}
 
 
 def _known(id: str, registry: Registry) -> License:

@@ -93,7 +93,7 @@ def test_show_of_an_installed_model(cli: Cli, installed: Install) -> None:
         "context         64 tokens\n"
         "template        vicuna\n"
         "licence         Apache License 2.0 (apache-2.0)\n"
-        "commercial use  allowed\n"
+        "commercial use  allowed, under the licence's conditions\n"
         f"installed       F32, 30.0 kB, {item.path}\n"
     )
 
@@ -253,7 +253,7 @@ def test_pull_shows_the_licence_before_it_converts(cli: Cli) -> None:
     lines = result.stderr.splitlines()
     assert lines[0] == (
         "licence: Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0, "
-        "commercial use allowed"
+        "commercial use allowed, under the licence's conditions"
     )
     assert result.exit_code == 0
 

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wizard_edge.cli._output import Output
+from wizard_edge.licenses import COMMERCIAL_USE
 from wizard_edge.units import format_bytes
 
 if TYPE_CHECKING:
     from wizard_edge.conversion import Cost
     from wizard_edge.licenses import Terms
     from wizard_edge.service.conversions import Stored
-
-# `License.commercial` in words.
-COMMERCIAL = {True: "allowed", False: "not allowed", None: "unclear, take it as no"}
 
 
 def show_cost(output: Output, cost: Cost | None, *, name: str, already: bool) -> None:
@@ -51,7 +49,7 @@ def show_terms(output: Output, terms: Terms) -> None:
     """Tell what a model may be used for, a line for each licence."""
     for license in terms.licenses:
         link = f", {license.url}" if license.url else ""
-        use = COMMERCIAL[license.commercial]
+        use = COMMERCIAL_USE[license.commercial]
         output.say(f"licence: {license.name}{link}, commercial use {use}")
     if not terms.licenses:
         output.say("licence: nobody says")

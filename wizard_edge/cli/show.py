@@ -10,7 +10,7 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._options import complete_models
-from wizard_edge.cli._stored import COMMERCIAL
+from wizard_edge.licenses import COMMERCIAL_USE
 from wizard_edge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _terms(card: ModelCard) -> Iterator[Row]:
     licenses = [f"{item.name} ({item.id})" for item in card.terms.licenses]
     yield "licence", _marked(card, "licenses", "\n".join(licenses) or "nobody says")
     if card.terms.licenses:
-        yield "commercial use", COMMERCIAL[card.terms.commercial]
+        yield "commercial use", COMMERCIAL_USE[card.terms.commercial]
     yield "conflict", card.terms.conflict
 
 
