@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.gguf_files import small_llama, string
-from tests.service.fakes import an_installation
+from tests.service.fakes import an_installation, stored
 from wizard_edge.config import Settings
 from wizard_edge.engine import LoadOptions, Sampling
 from wizard_edge.errors import (
@@ -305,3 +305,13 @@ def test_the_users_registry_decides_the_template_of_what_is_installed(
 
     assert view.template == "alpaca"
     assert show(changed, "apprentice").template == "alpaca"
+
+
+def test_a_misspelt_model_of_the_store_is_offered(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    stored(installation, tmp_path / "mymodel")
+
+    with pytest.raises(UnknownModel) as caught:
+        find_target(installation, "mymodle")
+
+    assert caught.value.near == ("mymodel",)

@@ -8,10 +8,10 @@ from pathlib import Path
 from wizard_edge.engine import Sampling
 from wizard_edge.errors import NotFound, UnknownModel, UsageError
 from wizard_edge.gguf import read_header
-from wizard_edge.names import ModelName
 from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef
 from wizard_edge.registry import ModelSpec
 from wizard_edge.service.installation import Installation
+from wizard_edge.service.models import resolve
 from wizard_edge.store import Installed
 from wizard_edge.templates import TEMPLATES, PromptTemplate, find_template
 
@@ -64,14 +64,13 @@ def choose_template(target: Target, wanted: str | None) -> PromptTemplate:
 
 
 def _installed(installation: Installation, ref: RegistryRef) -> Target:
-    spec = _spec(installation, ref)
-    name = spec.name if spec else ModelName.parse(ref.name.lower())
+    name, spec = resolve(installation, ref)
     try:
         installed = installation.store.find(name, ref.quant)
     except UnknownModel as err:
         if spec is None:
-            # Let the registry say which names are near.
-            spec = installation.registry.find(ref.name)
+            # It was there a moment ago.
+            raise
         raise NotFound(f"{name} is not installed", hint=_way_to(spec)) from err
     return Target(
         name=f"{name}:{installed.receipt.quant}",
@@ -86,15 +85,6 @@ def _way_to(spec: ModelSpec) -> str:
         return f"wizard-edge pull {spec.name}"
     # 'pull' downloads nothing in this release.
     return "get a GGUF and 'wizard-edge run ./file.gguf', or 'wizard-edge convert DIR'"
-
-
-def _spec(installation: Installation, ref: RegistryRef) -> ModelSpec | None:
-    try:
-        return installation.registry.find(ref.name)
-    except UnknownModel:
-        if not ModelName.fits(ref.name.lower()):
-            raise
-        return None
 
 
 def sampling_of(spec: ModelSpec | None) -> Sampling:
