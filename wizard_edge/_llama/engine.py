@@ -42,7 +42,8 @@ DEFAULT_CONTEXT = 4096
 _BATCH = 512
 # ggml_type of ggml.h.
 _KV_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
-_FLASH_AUTO, _FLASH_OFF, _FLASH_ON = -1, 0, 1
+# llama_flash_attn_type of llama.h.
+_FLASH_OFF, _FLASH_ON = 0, 1
 
 
 class LlamaEngine:
@@ -319,13 +320,8 @@ def _context_params(library: Any, options: LoadOptions, context: int) -> Any:
     # A quantized value cache exists with flash attention only.
     quantized = options.kv_type not in ("f32", "f16")
     wanted = options.flash_attention
-    params.flash_attn_type = (
-        (_FLASH_ON if quantized else _FLASH_OFF)
-        if wanted is None
-        else _FLASH_ON
-        if wanted
-        else _FLASH_OFF
-    )
+    flash = quantized if wanted is None else wanted
+    params.flash_attn_type = _FLASH_ON if flash else _FLASH_OFF
     return params
 
 
