@@ -226,17 +226,24 @@ def test_a_killed_conversion_leaves_nothing_half_written(
     assert list(output.iterdir()) == []
 
 
-def test_an_empty_home_is_not_the_current_folder(
-    tmp_path: Path, environ: dict[str, str]
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "wizard_edge", "--home", "", "list"],
-        cwd=tmp_path,
+def program(
+    *words: str, folder: Path, environ: dict[str, str], typed: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "wizard_edge", *words],
+        cwd=folder,
         env=environ,
+        input=typed,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_an_empty_home_is_not_the_current_folder(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    done = program("--home", "", "list", folder=tmp_path, environ=environ)
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: --home is empty")
@@ -247,15 +254,7 @@ def test_run_opens_the_model_of_the_settings(
 ) -> None:
     environ["WIZARD_EDGE_MODEL"] = "no-such-model"
 
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "wizard_edge", "run"],
-        cwd=tmp_path,
-        env=environ,
-        input="Hi",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = program("run", folder=tmp_path, environ=environ, typed="Hi")
 
     assert done.returncode == 3
     assert done.stderr.startswith("error: unknown model 'no-such-model'")
@@ -264,14 +263,7 @@ def test_run_opens_the_model_of_the_settings(
 def test_a_prompt_that_begins_with_a_minus_is_told_its_way(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "wizard_edge", "run", "apprentice", "-5 + 3"],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = program("run", "apprentice", "-5 + 3", folder=tmp_path, environ=environ)
 
     assert done.returncode == 2
     assert "hint: a text that begins with a minus goes behind --" in done.stderr
