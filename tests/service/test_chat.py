@@ -315,3 +315,12 @@ def test_a_misspelt_model_of_the_store_is_offered(tmp_path: Path) -> None:
         find_target(installation, "mymodle")
 
     assert caught.value.near == ("mymodel",)
+
+
+def test_a_name_that_store_and_registry_know_is_offered_once(
+    installation: Installation,
+) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        find_target(installation, "aprentice")
+
+    assert caught.value.near == ("apprentice",)

@@ -202,7 +202,8 @@ def resolve(
             if store.knows(name):
                 return name, None
         near = _near(ref.name, {item.receipt.model for item in store.installed()})
-        raise UnknownModel(ref.name, near=(*near, *err.near)) from None
+        names = tuple(dict.fromkeys((*near, *err.near)))
+        raise UnknownModel(ref.name, near=names) from None
     return spec.name, spec
 
 
