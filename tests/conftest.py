@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from wizard_edge_converters.pipeline import ConvertOptions, convert
+from tests.converters.running import convert
+from wizard_edge_converters.pipeline import ConvertOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "wizard_edge" / "apprentice"
@@ -22,7 +23,7 @@ def apprentice(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     @cache
     def converted(quant: str) -> Path:
         options = ConvertOptions(
-            quant=quant, template="vicuna", licenses=("apache-2.0",)
+            quants=(quant,), template="vicuna", licenses=("apache-2.0",)
         )
         path = folder / f"apprentice.{quant}.gguf"
         return convert(CHECKPOINT, path, options).path

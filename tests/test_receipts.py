@@ -75,7 +75,7 @@ def test_the_bytes_are_canonical() -> None:
     text = RECEIPT.to_bytes().decode()
 
     assert text.startswith('{\n  "accepted": [\n')
-    assert text.endswith('  "tool": "wizard-edge 0.1.0"\n}\n')
+    assert text.endswith('  "tool": "wizard-edge 0.1.0",\n  "weights": []\n}\n')
     assert json.loads(text)["schema"] == 1
 
 

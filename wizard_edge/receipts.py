@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from math import inf
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -54,6 +55,28 @@ class Origin:
     base: str | None = None
 
 
+class Check(StrEnum):
+    """How the bytes of a weight file were checked, the strictest first.
+
+    `sha256`: the whole file against the hash that the hub states. `crc32`: what was
+    read against the sums inside the file. `size`: its length only.
+    """
+
+    SHA256 = "sha256"
+    CRC32 = "crc32"
+    SIZE = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """A weight file that was read: `size` in bytes, and how it was checked."""
+
+    name: RelPath
+    size: int
+    check: Check
+    sha256: Sha256 | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """A licence somebody accepted: its id, the summary that was shown, when."""
@@ -68,8 +91,9 @@ class Receipt:
     """What is known of one installed variant, enough to list it without opening it.
 
     `files` has the file to open first; a split model has several. `context` is in
-    tokens. `quality` holds measured figures by name. `tool` is the program that
-    wrote it, `created` the time in UTC as `TIME_FORMAT`.
+    tokens. `quality` holds measured figures by name. `weights` are the files it was
+    made from. `tool` is the program that wrote it, `created` the time in UTC as
+    `TIME_FORMAT`.
     """
 
     model: ModelName
@@ -85,6 +109,7 @@ class Receipt:
     created: str
     accepted: tuple[Acceptance, ...] = ()
     quality: Mapping[str, float] | None = None
+    weights: tuple[CheckedFile, ...] = ()
 
     @property
     def file_name(self) -> RelPath:
@@ -140,6 +165,7 @@ def parse_receipt(path: Path, content: bytes) -> Receipt:
         created=table.time("created"),
         accepted=tuple(map(_parse_acceptance, table.tables("accepted"))),
         quality=table.numbers("quality"),
+        weights=tuple(map(_parse_checked, table.optional_tables("weights"))),
     )
 
 
@@ -171,6 +197,19 @@ def _parse_origin(table: _Table) -> Origin:
                 base=table.optional_text("base"),
             )
     raise table.misfit("kind", f"is {kind!r}")
+
+
+def _parse_checked(table: _Table) -> CheckedFile:
+    try:
+        check = Check(table.text("check"))
+    except ValueError as err:
+        raise table.misfit("check", str(err)) from err
+    return CheckedFile(
+        name=table.name("name", RelPath),
+        size=table.whole("size"),
+        check=check,
+        sha256=table.optional_name("sha256", Sha256),
+    )
 
 
 def _parse_acceptance(table: _Table) -> Acceptance:
@@ -262,6 +301,9 @@ class _Table:
             _Table(self.path, item, f"{self.where}{key}[{index}].")
             for index, item in enumerate(self._items(key))
         ]
+
+    def optional_tables(self, key: str) -> list[_Table]:
+        return [] if self._values.get(key) is None else self.tables(key)
 
     def _items(self, key: str) -> list[object]:
         value = self._values.get(key)

@@ -22,6 +22,7 @@ MAGIC = b"GGUF"
 VERSION = 3
 
 _FORMATS = {
+    ValueType.UINT16: "<H",
     ValueType.UINT32: "<I",
     ValueType.INT32: "<i",
     ValueType.FLOAT32: "<f",

@@ -1,58 +1,40 @@
-"""The way from a checkpoint to one GGUF file: plan, read, quantize, write, verify.
+"""The way from a checkpoint to GGUF files: plan, read, quantize, write, verify.
 
 One pass: every tensor goes from stored rows through f32 rows to ggml rows and to its
-final place. One thread reads in order; the others quantize and write. In memory are
-a few row blocks, never a tensor.
+final place, in the file of every quant that was asked for. One thread reads in
+order; the others quantize and write. In memory are a few row blocks, never a tensor.
+What is final stands in a journal, so that a run that was killed can be continued.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import zlib
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from wizard_edge._llama.tensor_types import decide_types
-from wizard_edge.errors import CannotConvert, Corrupt, UsageError
-from wizard_edge.gguf_types import FileType, GgmlType
-from wizard_edge.names import RepoId
+from wizard_edge.errors import UsageError
+from wizard_edge.names import RepoId, Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
+from wizard_edge.receipts import CheckedFile
 from wizard_edge.refs import DEFAULT_QUANT, parse_quant
 from wizard_edge.templates import find_template
 from wizard_edge_converters.checkpoint import Checkpoint
 from wizard_edge_converters.directory import open_checkpoint
-from wizard_edge_converters.header import lay_out
-from wizard_edge_converters.hparams import LlamaHparams, read_hparams
-from wizard_edge_converters.metadata import Provenance, build_metadata
-from wizard_edge_converters.plan import (
-    Block,
-    Plan,
-    Step,
-    lossless_type,
-    plain_types,
-    plan_conversion,
-    tensor_entries,
-)
-from wizard_edge_converters.quantize import NotFinite, encode_block
-from wizard_edge_converters.tensors import Match, llama_rules, match_tensors
-from wizard_edge_converters.tokenizer import read_vocabulary
-from wizard_edge_converters.verify import Checks, verify_file
-from wizard_edge_converters.writer import (
-    PartFile,
-    check_output,
-    check_space,
-    replacing,
-)
+from wizard_edge_converters.journal import StepDone
+from wizard_edge_converters.metadata import Provenance
+from wizard_edge_converters.model import Model, read_model
+from wizard_edge_converters.plan import OutputFile, Plan, plan_conversion
+from wizard_edge_converters.quality import Deviation, quality_entries
+from wizard_edge_converters.split import split_paths
+from wizard_edge_converters.verify import first_damaged, pieces_of, verify_file
+from wizard_edge_converters.work import write_tensors
+from wizard_edge_converters.writer import Workplace, check_output, replacing
 
-# Quants that only say how to store a number: nothing has to be decided per tensor.
-PLAIN_QUANTS = {"F32": GgmlType.F32, "F16": GgmlType.F16, "BF16": GgmlType.BF16}
-
+# Part of every plan's key: a program that would write other bytes has another.
+_ENCODING = "1"
 _LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _MAX_NOTE = 200
 _NAMELESS = "model"
@@ -62,22 +44,26 @@ _NAMELESS = "model"
 class ConvertOptions:
     """What to make of a checkpoint, checked when it is made.
 
-    `quant` is any that llama.cpp makes without an importance matrix. `name` defaults
-    to that of the directory. `threads` None means one for each usable core.
+    `quants` are made from one reading of the source. `name` defaults to that of the
+    directory. `threads` None means one for each usable core. `split_max_size` is in
+    bytes, None for one file.
     Raises: UnknownQuant; UsageError for an unknown template or a malformed value.
     """
 
-    quant: str = DEFAULT_QUANT
+    quants: tuple[str, ...] = (DEFAULT_QUANT,)
     name: str | None = None
     template: str | None = None
     licenses: tuple[str, ...] = ()
     source_repo: RepoId | None = None
     source_revision: str | None = None
     threads: int | None = None
+    split_max_size: int | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "quant", parse_quant(self.quant))
+        object.__setattr__(self, "quants", tuple(map(parse_quant, self.quants)))
+        if not self.quants or len(set(self.quants)) < len(self.quants):
+            raise UsageError(f"quants named twice, or none: {self.quants}")
         if self.template is not None:
             find_template(self.template)
         for license_id in self.licenses:
@@ -91,13 +77,47 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
-    """What a conversion left: the file, its sha256 and size, and what was planned."""
+class MadeFile:
+    """A finished file; `size` in bytes."""
 
     path: Path
-    sha256: str
     size: int
+    sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One quant that was made: its files, and how far their numbers are off.
+
+    `deviations` has the tensor types that lose something.
+    """
+
+    quant: str
+    files: tuple[MadeFile, ...]
+    deviations: Mapping[str, Deviation]
+
+    @property
+    def path(self) -> Path:
+        """The file to open."""
+        return self.files[0].path
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def sha256(self) -> Sha256:
+        """The hash of the file to open."""
+        return self.files[0].sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was made, what had been planned, and how the weights were checked."""
+
+    made: tuple[Made, ...]
     plan: Plan
+    weights: tuple[CheckedFile, ...]
 
 
 def plan_directory(source: Path, options: ConvertOptions) -> Plan:
@@ -111,159 +131,192 @@ def plan_directory(source: Path, options: ConvertOptions) -> Plan:
 
 def convert(
     source: Path,
-    output: Path,
+    outputs: Sequence[Path],
     options: ConvertOptions,
     *,
     progress: Progress = silent,
-) -> Converted:
-    """Convert a checkpoint directory to one GGUF file.
+) -> Conversion:
+    """Convert a checkpoint directory to a GGUF file for each quant of the options.
 
     Events: `convert` in source bytes, `verify` in output bytes.
     Raises: MissingFile; UsageError; Corrupt; CannotConvert for no checkpoint, an
     architecture or a quant that cannot be had; NotEnough before the first byte;
-    BackendError. After an error the output is as it was before.
+    BackendError. After an error the outputs are as they were before.
     """
-    if output.is_symlink():
-        # The file it points to is meant, not the link.
-        output = output.resolve()
-    check_output(output, overwrite=options.overwrite)
+    for output in outputs:
+        check_output(_followed(output), overwrite=options.overwrite)
     with open_checkpoint(source) as checkpoint:
-        _keep_apart(source, output)
-        plan = plan_checkpoint(checkpoint, source.absolute().name, options)
-        check_space(output.parent, plan.peak_disk_bytes)
-        with replacing(output, plan.output_bytes) as part:
-            checks = write_tensors(
-                plan, checkpoint, part, threads=_threads(options), progress=progress
-            )
-            checkpoint.finish()
-            digest = verify_file(part.path, plan, checks, progress=progress)
-    return Converted(output, digest, plan.output_bytes, plan)
+        _keep_apart(source, outputs)
+        return convert_checkpoint(
+            checkpoint, source.absolute().name, outputs, options, progress=progress
+        )
 
 
 def plan_checkpoint(checkpoint: Checkpoint, name: str, options: ConvertOptions) -> Plan:
     """Decide how to convert an open checkpoint; `name` is for one without a name."""
-    hparams = read_hparams(checkpoint)
-    vocabulary = read_vocabulary(checkpoint, hparams.vocabulary, hparams.special_ids)
-    matches = match_tensors(llama_rules(hparams), checkpoint.tensors, checkpoint.name)
-    provenance = _provenance(name, options)
-    types = _choose_types(hparams, matches, provenance, options.quant)
-    entries = build_metadata(
-        hparams,
-        vocabulary,
-        provenance,
-        parameters=_count_parameters(matches),
-        file_type=FileType[options.quant],
+    return plan_model(
+        read_model(checkpoint, _provenance(name, options)), checkpoint.size, options
     )
+
+
+def plan_model(model: Model, read_bytes: int, options: ConvertOptions) -> Plan:
+    """Decide how to convert a model of which `read_bytes` have to be read."""
     return plan_conversion(
-        matches,
-        types,
-        entries,
-        quant=options.quant,
-        architecture=hparams.architecture,
-        read_bytes=checkpoint.size,
-        threads=_threads(options),
-        notes=vocabulary.notes,
+        model.matches,
+        [model.wish(quant) for quant in options.quants],
+        architecture=model.architecture,
+        read_bytes=read_bytes,
+        threads=usable_threads(options.threads),
+        split_max_size=options.split_max_size,
+        notes=model.notes,
     )
 
 
-def write_tensors(
+def convert_checkpoint(
+    checkpoint: Checkpoint,
+    name: str,
+    outputs: Sequence[Path],
+    options: ConvertOptions,
+    *,
+    progress: Progress = silent,
+) -> Conversion:
+    """Convert an open checkpoint; see `convert`."""
+    plan = plan_checkpoint(checkpoint, name, options)
+    return carry_out(plan, checkpoint, outputs, options, progress=progress)
+
+
+def carry_out(
     plan: Plan,
     checkpoint: Checkpoint,
-    part: PartFile,
+    outputs: Sequence[Path],
+    options: ConvertOptions,
     *,
-    threads: int,
     progress: Progress = silent,
-) -> Checks:
-    """Carry out a plan; return the CRC-32 of every block that was written.
-
-    Blocks are read in the plan's order and are in memory `threads` + 2 at a time.
-    Raises: Corrupt naming the tensor; NotEnough.
-    """
-    part.write(0, plan.header)
-    checks = {
-        step.name: np.zeros(step.block_count, dtype=np.uint32) for step in plan.steps
-    }
-    total = sum(step.source.size for step in plan.steps)
-    done = 0
-    running: deque[Future[int]] = deque()
-
-    def carry(data: bytes, step: Step, block: Block) -> int:
-        encoded = _encode(data, step, block, checkpoint)
-        checks[step.name][block.index] = zlib.crc32(encoded)
-        part.write(block.offset, encoded)
-        return len(data)
-
-    def wait() -> None:
-        nonlocal done
-        done += running.popleft().result()
-        progress(ProgressEvent("convert", done, total))
-
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for data, step, block in _read_blocks(plan, checkpoint):
-                running.append(pool.submit(carry, data, step, block))
-                if len(running) > threads:
-                    wait()
-            while running:
-                wait()
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
-    return checks
-
-
-def _read_blocks(
-    plan: Plan, checkpoint: Checkpoint
-) -> Iterator[tuple[bytes, Step, Block]]:
-    for step in plan.steps:
-        for block in step.blocks():
-            start, count = block.start * step.columns, block.rows * step.columns
-            yield checkpoint.read(step.source, start, count), step, block
-
-
-def _encode(
-    data: bytes, step: Step, block: Block, checkpoint: Checkpoint
-) -> memoryview:
-    try:
-        return encode_block(data, step, block)
-    except NotFinite as err:
-        source = step.source
-        raise Corrupt(
-            checkpoint.label(source.file), str(err), where=f"tensor {source.name}"
-        ) from err
-
-
-def _choose_types(
-    hparams: LlamaHparams,
-    matches: tuple[Match, ...],
-    provenance: Provenance,
-    quant: str,
-) -> dict[str, GgmlType]:
-    """Return the type of every tensor, for a quantized file as llama.cpp decides.
-
-    It is asked about the file that would lie between in two steps: the one that
-    holds the checkpoint without loss, whose types its decision leans on a little.
-    """
-    if quant in PLAIN_QUANTS:
-        return plain_types(matches, PLAIN_QUANTS[quant])
-    matrix = lossless_type(matches)
-    between = plain_types(matches, matrix)
-    entries = build_metadata(
-        hparams,
-        None,
-        provenance,
-        parameters=_count_parameters(matches),
-        file_type=FileType[matrix.name],
-    )
-    layout = lay_out(entries, tensor_entries(matches, between))
-    decision = decide_types(layout.header, layout.size, FileType[quant], between)
-    if decision.needs_imatrix:
-        raise CannotConvert(
-            f"{quant} needs an importance matrix",
-            hint="Q4_K_M, IQ4_XS and all larger quants do without one",
+) -> Conversion:
+    """Read, quantize, write and verify what was planned."""
+    paths = [
+        path
+        for output, target in zip(outputs, plan.targets, strict=True)
+        for path in split_paths(_followed(output), len(target.files))
+    ]
+    for path in paths:
+        check_output(path, overwrite=options.overwrite)
+    sizes = [file.size for file in plan.files]
+    key = plan_key(plan, checkpoint.identity)
+    with replacing(paths, sizes, key, keep=checkpoint.is_remote) as work:
+        part_paths = [part.path for part in work.parts]
+        journal = work.journal
+        sound = first_damaged(plan, journal.progress.steps, part_paths)
+        if sound < len(journal.progress.steps):
+            journal.forget_from(sound)
+        write_tensors(
+            plan,
+            checkpoint,
+            work,
+            threads=usable_threads(options.threads),
+            progress=progress,
         )
-    return dict(decision.types)
+        steps = journal.progress.steps
+        deviations = _sum_up(plan, steps)
+        files = _sealed(plan, deviations)
+        for part, file in zip(work.parts, files, strict=True):
+            part.write(0, file.header)
+        digests = _verify(plan, files, steps, work, progress)
+        weights = tuple(journal.progress.files.values())
+    made = _made(plan, paths, digests, deviations)
+    return Conversion(made, plan, weights)
+
+
+def plan_key(plan: Plan, identity: str) -> str:
+    """Return a hash that plans share when they write the same bytes.
+
+    `identity` tells what is read apart.
+    """
+    digest = hashlib.sha256(f"{_ENCODING}\n{identity}\n".encode())
+    for file in plan.files:
+        digest.update(file.header)
+    for step in plan.steps:
+        digest.update(repr(step).encode())
+    return digest.hexdigest()
+
+
+def usable_threads(wanted: int | None) -> int:
+    """Return how many threads quantize: as many as wanted, or as there are cores."""
+    if wanted is not None:
+        return wanted
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _sum_up(plan: Plan, steps: Sequence[StepDone]) -> list[dict[str, Deviation]]:
+    """Add up deviations by target and tensor type, in the order of reading."""
+    sums: list[dict[str, Deviation]] = [{} for _ in plan.targets]
+    # Which target a file belongs to.
+    owners = [
+        number for number, target in enumerate(plan.targets) for _ in target.files
+    ]
+    for done in steps:
+        places = plan.steps[done.step].places
+        for place, deviation in zip(places, done.deviations, strict=True):
+            if deviation.count:
+                found, kind = sums[owners[place.file]], place.type.name
+                found[kind] = found.get(kind, Deviation()) + deviation
+    return sums
+
+
+def _sealed(
+    plan: Plan, deviations: Sequence[Mapping[str, Deviation]]
+) -> list[OutputFile]:
+    """Put the measured figures into the headers, where zeros keep their places."""
+    sealed = []
+    for target, measured in zip(plan.targets, deviations, strict=True):
+        entries = {e.key: e for e in quality_entries(measured, measured)}
+        first, *others = target.files
+        sealed += [first.with_entries(entries), *others]
+    return sealed
+
+
+def _verify(
+    plan: Plan,
+    files: Sequence[OutputFile],
+    steps: Sequence[StepDone],
+    work: Workplace,
+    progress: Progress,
+) -> list[Sha256]:
+    done, total = 0, plan.output_bytes
+
+    def advance(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(ProgressEvent("verify", done, total))
+
+    return [
+        Sha256.parse(
+            verify_file(
+                part.path, file, pieces_of(plan, steps, number), advance=advance
+            )
+        )
+        for number, (part, file) in enumerate(zip(work.parts, files, strict=True))
+    ]
+
+
+def _made(
+    plan: Plan,
+    paths: Sequence[Path],
+    digests: Sequence[Sha256],
+    deviations: Sequence[Mapping[str, Deviation]],
+) -> tuple[Made, ...]:
+    made = [
+        MadeFile(path, file.size, digest)
+        for path, file, digest in zip(paths, plan.files, digests, strict=True)
+    ]
+    result, start = [], 0
+    for target, measured in zip(plan.targets, deviations, strict=True):
+        end = start + len(target.files)
+        result.append(Made(target.quant, tuple(made[start:end]), measured))
+        start = end
+    return tuple(result)
 
 
 def _provenance(name: str, options: ConvertOptions) -> Provenance:
@@ -276,22 +329,16 @@ def _provenance(name: str, options: ConvertOptions) -> Provenance:
     )
 
 
-def _count_parameters(matches: tuple[Match, ...]) -> int:
-    return sum(match.stored.elements for match in matches)
+def _followed(output: Path) -> Path:
+    # The file a link points to is meant, not the link.
+    return output.resolve() if output.is_symlink() else output
 
 
-def _keep_apart(source: Path, output: Path) -> None:
+def _keep_apart(source: Path, outputs: Sequence[Path]) -> None:
     """Refuse an output that is a file of the checkpoint itself."""
-    if output.exists() and any(output.samefile(file) for file in source.iterdir()):
-        raise UsageError(f"the output is a part of the checkpoint: {output}")
-
-
-def _threads(options: ConvertOptions) -> int:
-    if options.threads is not None:
-        return options.threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    for output in outputs:
+        if output.exists() and any(output.samefile(file) for file in source.iterdir()):
+            raise UsageError(f"the output is a part of the checkpoint: {output}")
 
 
 def _is_note(text: str) -> bool:

@@ -1,20 +1,24 @@
 """What a conversion will do, decided before the first byte: pure and printable.
 
-From the matched tensors and their types to steps in reading order, each with its
-final place in the file, and the sums that a person wants to know beforehand.
+From matched tensors and their types to steps in reading order, each with its final
+places in the files, and the sums that a person wants to know beforehand. One plan
+serves several quants: what is read once goes to a place in the file of each.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 
-from wizard_edge.gguf_types import GgmlType
+from wizard_edge.gguf_types import GgmlType, row_size
 from wizard_edge.units import format_bytes
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.header import TensorEntry, lay_out
 from wizard_edge_converters.metadata import Entry
+from wizard_edge_converters.quality import quality_entries
+from wizard_edge_converters.split import split_entries, split_tensors
 from wizard_edge_converters.tensors import Match, file_order
 
 # A block is what is read, quantized and written at once: small enough for a few in
@@ -23,43 +27,55 @@ BLOCK_ELEMENTS = 1 << 20
 # Python, numpy, SentencePiece and llama.cpp's libraries with nothing to do yet:
 # 47 MB resident, measured on Linux x86-64.
 BASE_MEMORY = 60_000_000
-# At most: read buffer (4 bytes), f32 rows (4), the finite check (1), result (4).
-_BYTES_PER_ELEMENT = 13
+# At most: read buffer (4 bytes), f32 rows (4), the finite check (1), result (4),
+# and the rows read back from the result to measure it (4).
+_BYTES_PER_ELEMENT = 17
+# The journal of a conversion that can go on: 5.3 bytes a block and 300 a step.
+JOURNAL_RESERVE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some whole rows of a step: where they are read and where they go, in bytes."""
+    """Some whole rows of a step."""
 
     index: int
     start: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the rows of a step go: from `offset` of file number `file` on.
+
+    `name` is the GGUF tensor of which the step is slice number `part`.
+    """
+
+    file: int
+    name: str
+    type: GgmlType
     offset: int
+    row_size: int
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One tensor on its way: `offset` and `size` are those in the output file.
+    """Stored rows on their way: read once, written to every place.
 
-    Its rows of `columns` elements go in blocks of `block_rows`; with `head_rows`
-    a block is whole heads of that many rows, whose rotary order is undone.
+    The rows of `columns` elements go in blocks of `block_rows`; with `head_rows` a
+    block is whole heads of that many rows, whose rotary order is undone.
     """
 
-    name: str
     source: StoredTensor
-    type: GgmlType
-    offset: int
-    size: int
     rows: int
     columns: int
     block_rows: int
     head_rows: int | None
+    places: tuple[Place, ...]
 
     def blocks(self) -> Iterator[Block]:
-        row_size = self.size // self.rows
         for index, start in enumerate(range(0, self.rows, self.block_rows)):
-            rows = min(self.block_rows, self.rows - start)
-            yield Block(index, start, rows, self.offset + start * row_size)
+            yield Block(index, start, min(self.block_rows, self.rows - start))
 
     @property
     def block_count(self) -> int:
@@ -67,50 +83,102 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that is decided before the first byte; sizes in bytes.
+class OutputFile:
+    """One file to be written; `size` is that of the whole file in bytes."""
 
-    `steps` are in reading order, `entries` and `header` in writing order. `notes`
-    are sentences about what of the checkpoint is left out.
-    """
+    entries: tuple[Entry, ...]
+    tensors: tuple[TensorEntry, ...]
+    header: bytes
+    offsets: Mapping[str, int]
+    size: int
+
+    @classmethod
+    def lay_out(
+        cls, entries: tuple[Entry, ...], tensors: Sequence[TensorEntry]
+    ) -> OutputFile:
+        layout = lay_out(entries, tensors)
+        return cls(entries, tuple(tensors), layout.header, layout.offsets, layout.size)
+
+    def with_entries(self, changed: Mapping[str, Entry]) -> OutputFile:
+        """Return the file with other values of the same width for some keys."""
+        entries = tuple(changed.get(entry.key, entry) for entry in self.entries)
+        layout = lay_out(entries, self.tensors)
+        if len(layout.header) != len(self.header):
+            raise ValueError("the values have another width")
+        return replace(self, entries=entries, header=layout.header)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What becomes of the model in one quant: a file, or the parts of a split one."""
 
     quant: str
-    architecture: str
-    entries: tuple[Entry, ...]
-    header: bytes
-    steps: tuple[Step, ...]
-    read_bytes: int
-    output_bytes: int
-    peak_memory_bytes: int
-    notes: tuple[str, ...]
+    files: tuple[OutputFile, ...]
 
     @property
-    def peak_disk_bytes(self) -> int:
-        """The checkpoint is read where it lies: the output is all that is added."""
-        return self.output_bytes
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The metadata of the first file, which has all."""
+        return self.files[0].entries
 
     @property
     def tensors(self) -> dict[str, int]:
         """How many tensors of each type, the most frequent type first."""
-        return dict(Counter(step.type.name for step in self.steps).most_common())
+        types = (tensor.type.name for file in self.files for tensor in file.tensors)
+        return dict(Counter(types).most_common())
 
-    def as_json(self) -> dict[str, object]:
-        """Return what `convert --dry-run --json` prints."""
-        return {
-            "read_bytes": self.read_bytes,
-            "output_bytes": self.output_bytes,
-            "peak_disk_bytes": self.peak_disk_bytes,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "tensors": self.tensors,
-        }
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is decided before the first byte; sizes in bytes.
+
+    `steps` are in reading order; a place's `file` counts through the files of all
+    targets. `notes` are sentences about what of the checkpoint is left out.
+    """
+
+    architecture: str
+    targets: tuple[Target, ...]
+    steps: tuple[Step, ...]
+    read_bytes: int
+    peak_memory_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[OutputFile, ...]:
+        return tuple(file for target in self.targets for file in target.files)
+
+    @property
+    def output_bytes(self) -> int:
+        return sum(target.size for target in self.targets)
+
+    @property
+    def peak_disk_bytes(self) -> int:
+        """The checkpoint is read where it lies, or as it arrives: it takes nothing."""
+        return self.output_bytes + JOURNAL_RESERVE
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{count} {kind}" for kind, count in self.tensors.items())
-        return (
-            f"{self.quant}: read {format_bytes(self.read_bytes)}, "
-            f"write {format_bytes(self.output_bytes)}, "
-            f"memory {format_bytes(self.peak_memory_bytes)}; {counts}"
+        outputs = "; ".join(
+            f"{target.quant}: write {format_bytes(target.size)}, "
+            + ", ".join(f"{count} {kind}" for kind, count in target.tensors.items())
+            for target in self.targets
         )
+        return (
+            f"read {format_bytes(self.read_bytes)}, "
+            f"memory {format_bytes(self.peak_memory_bytes)}; {outputs}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One quant that is wanted: the type of every tensor, and all metadata."""
+
+    quant: str
+    types: Mapping[str, GgmlType]
+    entries: tuple[Entry, ...]
 
 
 def lossless_type(stored: Sequence[Match]) -> GgmlType:
@@ -122,7 +190,7 @@ def lossless_type(stored: Sequence[Match]) -> GgmlType:
     return types.pop() if len(types) == 1 else GgmlType.F32
 
 
-def plain_types(matches: Sequence[Match], matrix: GgmlType) -> dict[str, GgmlType]:
+def plain_types(matches: Iterable[Match], matrix: GgmlType) -> dict[str, GgmlType]:
     """Return the types of an unquantized file: F32 for vectors and norms.
 
     Source: llama.cpp 0c1e57098, conversion/base.py, `prepare_tensors`.
@@ -134,73 +202,127 @@ def plain_types(matches: Sequence[Match], matrix: GgmlType) -> dict[str, GgmlTyp
 
 
 def tensor_entries(
-    matches: Sequence[Match], types: Mapping[str, GgmlType]
+    matches: Iterable[Match], types: Mapping[str, GgmlType]
 ) -> list[TensorEntry]:
-    """List the tensors in the order of the file."""
-    entries = [
-        TensorEntry(match.rule.name, match.rule.shape, types[match.rule.name])
+    """List the tensors in the order of the file, each once."""
+    entries = {
+        match.rule.name: TensorEntry(
+            match.rule.name, _whole_shape(match), types[match.rule.name]
+        )
         for match in matches
-    ]
-    return sorted(entries, key=lambda entry: file_order(entry.name))
+    }
+    return sorted(entries.values(), key=lambda entry: file_order(entry.name))
 
 
 def plan_conversion(
     matches: Sequence[Match],
-    types: Mapping[str, GgmlType],
-    entries: tuple[Entry, ...],
+    wishes: Sequence[Wish],
     *,
-    quant: str,
     architecture: str,
     read_bytes: int,
     threads: int,
+    split_max_size: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> Plan:
-    """Place every tensor and cut it into blocks; `threads` only counts for memory."""
-    tensors = tensor_entries(matches, types)
-    layout = lay_out(entries, tensors)
-    sizes = {tensor.name: tensor.size for tensor in tensors}
-    steps = tuple(
-        _plan_step(match, types[name], layout.offsets[name], sizes[name])
-        for match in matches
-        for name in (match.rule.name,)
-    )
+    """Place every tensor and cut it into blocks; `threads` only counts for memory.
+
+    With `split_max_size` the tensors of a file take at most that many bytes.
+    Raises: CannotConvert for a tensor that is larger than that.
+    """
+    targets = tuple(_plan_target(matches, wish, split_max_size) for wish in wishes)
+    steps = _plan_steps(matches, targets)
     largest = max((step.block_rows * step.columns for step in steps), default=0)
-    in_flight = threads + 2
+    headers = sum(len(target.files[0].header) for target in targets)
     return Plan(
-        quant=quant,
         architecture=architecture,
-        entries=entries,
-        header=layout.header,
+        targets=targets,
         steps=steps,
         read_bytes=read_bytes,
-        output_bytes=layout.size,
         peak_memory_bytes=BASE_MEMORY
-        + 8 * len(layout.header)
-        + in_flight * largest * _BYTES_PER_ELEMENT,
+        + 8 * headers
+        + (threads + 2) * largest * _BYTES_PER_ELEMENT,
         notes=notes,
     )
 
 
-def _plan_step(match: Match, kind: GgmlType, offset: int, size: int) -> Step:
-    *outer, columns = match.rule.shape
-    heads = match.rule.heads
+def _plan_target(
+    matches: Sequence[Match], wish: Wish, split_max_size: int | None
+) -> Target:
+    stored = {match.rule.name: match.stored.type for match in matches}
+    lossy = {
+        kind.name
+        for name, kind in wish.types.items()
+        if kind not in (GgmlType.F32, stored[name])
+    }
+    entries = (*wish.entries, *quality_entries(lossy))
+    tensors = tensor_entries(matches, wish.types)
+    groups = split_tensors(tensors, split_max_size)
+    files = tuple(
+        OutputFile.lay_out(
+            split_entries(entries, number, len(groups), len(tensors)), group
+        )
+        for number, group in enumerate(groups)
+    )
+    return Target(wish.quant, files)
+
+
+def _plan_steps(
+    matches: Sequence[Match], targets: Sequence[Target]
+) -> tuple[Step, ...]:
+    """Group what is stored once under several names, and give each its places."""
+    homes: dict[str, list[Place]] = {}
+    files = [file for target in targets for file in target.files]
+    for number, file in enumerate(files):
+        for tensor in file.tensors:
+            width = row_size(tensor.type, tensor.shape[-1])
+            home = Place(
+                number, tensor.name, tensor.type, file.offsets[tensor.name], width
+            )
+            homes.setdefault(tensor.name, []).append(home)
+    grouped: dict[object, list[Match]] = {}
+    for match in matches:
+        # Two names of one storage that want another order of rows stay apart.
+        heads = match.rule.heads
+        grouped.setdefault((match.stored.place, heads), []).append(match)
+    return tuple(_plan_step(group, homes) for group in grouped.values())
+
+
+def _plan_step(group: Sequence[Match], homes: Mapping[str, list[Place]]) -> Step:
+    rule, stored = group[0].rule, group[0].stored
+    *outer, columns = rule.shape
+    heads = rule.heads
     if heads and not outer:
         # A bias: its rows have one element each.
         outer, columns = [columns], 1
-    rows = 1
-    for count in outer:
-        rows *= count
+    rows = prod(outer)
     head_rows = rows // heads if heads else None
     unit = head_rows or 1
     block_rows = max(BLOCK_ELEMENTS // (columns * unit), 1) * unit
+    places = tuple(
+        _slice(home, match, rows, columns)
+        for match in group
+        for home in homes[match.rule.name]
+    )
     return Step(
-        name=match.rule.name,
-        source=match.stored,
-        type=kind,
-        offset=offset,
-        size=size,
+        source=stored,
         rows=rows,
         columns=columns,
         block_rows=min(block_rows, rows),
         head_rows=head_rows,
+        places=places,
     )
+
+
+def _slice(home: Place, match: Match, rows: int, columns: int) -> Place:
+    width = row_size(home.type, columns)
+    return replace(
+        home,
+        offset=home.offset + match.rule.part * rows * width,
+        row_size=width,
+        part=match.rule.part,
+    )
+
+
+def _whole_shape(match: Match) -> tuple[int, ...]:
+    rule = match.rule
+    return rule.shape if rule.parts == 1 else (rule.parts, *rule.shape)

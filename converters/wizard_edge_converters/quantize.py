@@ -1,20 +1,27 @@
 """Turns stored rows into ggml rows: one block of whole rows at a time.
 
 Between the number types of a checkpoint and F32, F16, BF16 numpy does it; into
-quantized types ggml itself, through f32 rows, as llama.cpp's quantizer goes.
+quantized types ggml itself, through f32 rows, as llama.cpp's quantizer goes. What
+was written is read back and compared with its source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wizard_edge._llama import ggml
-from wizard_edge.gguf_types import GgmlType
+from wizard_edge.gguf_types import GgmlType, row_size
 from wizard_edge_converters.plan import Block, Step
+from wizard_edge_converters.quality import Deviation, measure
 from wizard_edge_converters.tensors import undo_rotary_order
+
+Rows = NDArray[np.generic]
+Weights = Mapping[str, NDArray[np.float32]]
+"""GGUF tensor -> how much each column counts, (parts * columns,) of float32."""
 
 # How the three number types lie in a buffer; numpy has no bfloat16.
 _STORED: Mapping[GgmlType, np.dtype[np.generic]] = {
@@ -30,52 +37,98 @@ class NotFinite(ValueError):
     """A weight is infinite or no number, or becomes so in the target type."""
 
 
-def encode_block(data: bytes, step: Step, block: Block) -> memoryview:
-    """Turn the stored rows of a block into the bytes to be written.
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The bytes for one place, and how far they are from their source."""
+
+    data: memoryview
+    deviation: Deviation
+
+
+def encode_block(
+    data: bytes, step: Step, block: Block, importance: Weights | None = None
+) -> list[Encoded]:
+    """Turn the stored rows of a block into the bytes of each of its places.
 
     Raises: NotFinite.
     """
-    stored = np.frombuffer(data, dtype=_STORED[step.source.type])
-    rows = stored.reshape(block.rows, step.columns)
-    if not is_finite(rows, step.source.type):
-        raise NotFinite("holds an infinity or a NaN")
+    source = step.source.type
+    rows = _as_rows(data, source, block.rows, step.columns)
     if step.head_rows:
         rows = undo_rotary_order(rows, block.rows // step.head_rows)
-    return encode_rows(rows, step.source.type, step.type)
+    # Most tensors go to one place, or are copied: widened when somebody asks.
+    wide: NDArray[np.float32] | None = None
+    results = []
+    for place in step.places:
+        if place.type is source:
+            results.append(Encoded(_bytes_of(rows), Deviation()))
+            continue
+        if wide is None:
+            wide = _widen(rows, source, step.columns)
+        weights = _weights_of(importance, place.name, place.part, step.columns)
+        results.append(_encode(wide, place.type, weights))
+    return results
+
+
+def _encode(
+    wide: NDArray[np.float32], target: GgmlType, weights: NDArray[np.float32] | None
+) -> Encoded:
+    written = encode_rows(wide, target, weights)
+    if target is GgmlType.F32:
+        return Encoded(_bytes_of(written), Deviation())
+    back = _widen(written, target, wide.shape[1])
+    return Encoded(_bytes_of(written), measure(wide, back))
 
 
 def encode_rows(
-    rows: NDArray[np.generic], source: GgmlType, target: GgmlType
-) -> memoryview:
-    """Convert (rows, columns) of finite numbers from one tensor type to another.
+    rows: NDArray[np.float32],
+    target: GgmlType,
+    weights: NDArray[np.float32] | None = None,
+) -> Rows:
+    """Convert (rows, columns) of finite numbers to rows of a tensor type.
 
     Raises: NotFinite when a number is too large for the target.
     """
-    if source is target:
-        return _bytes_of(rows)
+    if target is GgmlType.F32:
+        return rows
     if target in _STORED:
-        result, valid = _convert(to_f32(rows, source), target)
+        result: Rows = to_f16(rows) if target is GgmlType.F16 else to_bf16(rows)
+        valid = is_finite(result, target)
     else:
-        result = ggml.quantize_rows(_widen(rows, source), target)
-        valid = ggml.is_valid(result, target)
+        packed = ggml.quantize_rows(rows, target, weights)
+        result, valid = packed, ggml.is_valid(packed, target)
     if not valid:
         raise NotFinite(f"holds a number too large for {target.name}")
-    return _bytes_of(result)
+    return result
 
 
-def _convert(
-    rows: NDArray[np.float32], target: GgmlType
-) -> tuple[NDArray[np.generic], bool]:
-    if target is GgmlType.F32:
-        return rows, True
-    result = to_f16(rows) if target is GgmlType.F16 else to_bf16(rows)
-    return result, is_finite(result, target)
+def _as_rows(data: bytes, kind: GgmlType, count: int, columns: int) -> Rows:
+    """View stored bytes as (count, columns) numbers, or as rows of packed bytes."""
+    if kind in _STORED:
+        rows: Rows = np.frombuffer(data, dtype=_STORED[kind]).reshape(count, columns)
+        finite = is_finite(rows, kind)
+    else:
+        packed = np.frombuffer(data, np.uint8).reshape(count, row_size(kind, columns))
+        rows, finite = packed, ggml.is_valid(packed, kind)
+    if not finite:
+        raise NotFinite("holds an infinity or a NaN")
+    return rows
 
 
-def _widen(rows: NDArray[np.generic], source: GgmlType) -> NDArray[np.float32]:
+def _widen(rows: Rows, source: GgmlType, columns: int) -> NDArray[np.float32]:
     if source is GgmlType.F16:
         return ggml.half_to_float(rows.astype(np.float16, copy=False))
-    return to_f32(rows, source)
+    if source in _STORED:
+        return to_f32(rows, source)
+    return ggml.dequantize_rows(rows.astype(np.uint8, copy=False), source, columns)
+
+
+def _weights_of(
+    importance: Weights | None, name: str, part: int, columns: int
+) -> NDArray[np.float32] | None:
+    if importance is None or name not in importance:
+        return None
+    return importance[name][part * columns : (part + 1) * columns]
 
 
 def is_finite(rows: NDArray[np.generic], kind: GgmlType) -> bool:

@@ -11,13 +11,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import NoReturn
 
 from wizard_edge.errors import CannotConvert, Corrupt
 from wizard_edge.gguf_types import GgmlType
+from wizard_edge.receipts import CheckedFile
 from wizard_edge_converters.checkpoint import StoredTensor
-from wizard_edge_converters.source_files import SourceFile, parse_json, shown
+from wizard_edge_converters.source_files import (
+    ByteSource,
+    parse_json,
+    refuse_pointer,
+    shown,
+)
 
 # The format allows 100 MB; 8 MiB hold 50,000 tensors, and JSON grows tenfold when read.
 MAX_HEADER = 8 << 20
@@ -32,33 +37,42 @@ TYPES: Mapping[str, GgmlType] = {
 
 
 class SafetensorsFile:
-    """An open safetensors file, called `name` inside its checkpoint.
+    """A safetensors file over its bytes, called `name` inside its checkpoint.
 
-    Raises: MissingFile; UsageError; Corrupt; CannotConvert for a type of number
-    that no language model of ours is stored in.
+    Takes over `source` and closes it.
+    Raises: Corrupt; CannotConvert for a type of number that no language model of
+    ours is stored in.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._file = SourceFile(path)
-        self.size = self._file.size
+    def __init__(self, source: ByteSource, name: str) -> None:
+        self._file = source
+        self.size = source.size
         try:
-            self.tensors = _read_tensors(self._file, name)
+            self.tensors = _read_tensors(source, name)
         except BaseException:
-            self._file.close()
+            source.close()
             raise
 
-    def read(self, offset: int, size: int) -> bytes:
-        return self._file.read(offset, size)
+    def read(self, tensor: StoredTensor, start: int, count: int) -> bytes:
+        width = tensor.type.type_size
+        return self._file.read(tensor.offset + start * width, count * width)
 
-    def finish(self) -> None:
-        """Nothing is left to check: the format carries no sums."""
+    def mark(self) -> str:
+        return self._file.mark()
+
+    def resume(self, mark: str) -> None:
+        self._file.resume(mark)
+
+    def finish(self) -> CheckedFile:
+        # The format carries no sums.
+        return self._file.finish(sums=False)
 
     def close(self) -> None:
         self._file.close()
 
 
-def _read_tensors(file: SourceFile, name: str) -> tuple[StoredTensor, ...]:
-    file.refuse_pointer()
+def _read_tensors(file: ByteSource, name: str) -> tuple[StoredTensor, ...]:
+    refuse_pointer(file)
     (length,) = _LENGTH.unpack(file.read(0, _LENGTH.size))
     if length > MAX_HEADER:
         raise Corrupt(file.path, f"a header of {length} bytes, at most {MAX_HEADER}")
@@ -89,7 +103,7 @@ def _read_tensors(file: SourceFile, name: str) -> tuple[StoredTensor, ...]:
     return tuple(tensors)
 
 
-def _read_range(file: SourceFile, tensor: str, entry: object) -> tuple[int, int]:
+def _read_range(file: ByteSource, tensor: str, entry: object) -> tuple[int, int]:
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
     if not isinstance(offsets, list) or list(map(type, offsets)) != [int, int]:
         _fail(file, tensor, "has no data_offsets")
@@ -100,7 +114,7 @@ def _read_range(file: SourceFile, tensor: str, entry: object) -> tuple[int, int]
 
 
 def _read_tensor(
-    file: SourceFile, name: str, tensor: str, entry: object, offset: int
+    file: ByteSource, name: str, tensor: str, entry: object, offset: int
 ) -> StoredTensor:
     match entry:
         case {"dtype": str() as kind, "shape": [*sizes]}:
@@ -118,5 +132,5 @@ def _read_tensor(
     return StoredTensor(tensor, TYPES[kind], shape, name, offset)
 
 
-def _fail(file: SourceFile, tensor: str, problem: str) -> NoReturn:
+def _fail(file: ByteSource, tensor: str, problem: str) -> NoReturn:
     raise Corrupt(file.path, problem, where=f"tensor {shown(tensor)}")

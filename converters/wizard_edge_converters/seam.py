@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wizard_edge.conversion import Converted, Cost, ModelFacts
-from wizard_edge.names import Sha256
 from wizard_edge.progress import Progress
 
 
@@ -24,13 +23,13 @@ class Pipeline:
         """Say what a conversion takes; see `wizard_edge.conversion.Convert`."""
         from wizard_edge_converters import pipeline
 
-        plan = pipeline.plan_directory(source, pipeline.ConvertOptions(quant=quant))
+        plan = pipeline.plan_directory(source, pipeline.ConvertOptions((quant,)))
         return Cost(
             read_bytes=plan.read_bytes,
             output_bytes=plan.output_bytes,
             peak_disk_bytes=plan.peak_disk_bytes,
             peak_memory_bytes=plan.peak_memory_bytes,
-            tensors=plan.tensors,
+            tensors=plan.targets[0].tensors,
         )
 
     def convert(
@@ -46,7 +45,7 @@ class Pipeline:
         from wizard_edge_converters import pipeline
 
         options = pipeline.ConvertOptions(
-            quant=quant,
+            quants=(quant,),
             name=facts.title,
             template=facts.template,
             licenses=tuple(license.id for license in facts.licenses),
@@ -54,5 +53,6 @@ class Pipeline:
             source_revision=facts.origin.revision,
             overwrite=self.overwrite,
         )
-        made = pipeline.convert(source, output, options, progress=progress)
-        return Converted(made.path, made.size, Sha256.parse(made.sha256))
+        done = pipeline.convert(source, [output], options, progress=progress)
+        [made] = done.made
+        return Converted(made.path, made.size, made.sha256)

@@ -1,6 +1,7 @@
 """Opens the files of a checkpoint: regular files only, read by offset, bounded.
 
 Knows no format. Nothing is mapped: a mapped file that shrinks kills the process.
+What reads a format takes any `ByteSource`: a file here, or one that arrives.
 """
 
 from __future__ import annotations
@@ -9,14 +10,50 @@ import json
 import os
 from pathlib import Path
 from threading import Lock
-from typing import NoReturn, Self
+from typing import NoReturn, Protocol, Self
 
 from wizard_edge.errors import Corrupt, MissingFile
 from wizard_edge.files import open_regular
+from wizard_edge.names import RelPath
+from wizard_edge.receipts import Check, CheckedFile
 
 # A git-lfs checkout without its content leaves a text of about 130 bytes instead.
 # Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs"
+
+
+class ByteSource(Protocol):
+    """The bytes of a weight file, to be closed by whoever reads a format from them."""
+
+    @property
+    def path(self) -> Path | str:
+        """What a message calls the file."""
+
+    @property
+    def size(self) -> int:
+        """The size of the whole file in bytes."""
+
+    @property
+    def identity(self) -> str:
+        """A text that another content would most likely not have."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether only reading from front to back is cheap."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes. Raises: Corrupt when the file ends before."""
+
+    def mark(self) -> str:
+        """Describe how far the file was read, for `resume`."""
+
+    def resume(self, mark: str) -> None:
+        """Go on where another run took the mark. Raises: ValueError."""
+
+    def finish(self, *, sums: bool) -> CheckedFile:
+        """Check the whole; `sums` says that sums inside the file were compared."""
+
+    def close(self) -> None: ...
 
 
 class SourceFile:
@@ -25,11 +62,15 @@ class SourceFile:
     Raises: as `files.open_regular`.
     """
 
+    is_stream = False
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = open_regular(path)
         self._seeking = Lock()
-        self.size = os.fstat(self._descriptor).st_size
+        status = os.fstat(self._descriptor)
+        self.size = status.st_size
+        self.identity = f"{status.st_size} bytes of {status.st_mtime_ns} ns"
 
     def read(self, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes. Raises: Corrupt when the file ends before."""
@@ -46,14 +87,15 @@ class SourceFile:
             )
         return data
 
-    def refuse_pointer(self) -> None:
-        """Notice a git-lfs checkout without its content. Raises: Corrupt."""
-        if self.read(0, min(self.size, len(_LFS_POINTER))) == _LFS_POINTER:
-            raise Corrupt(
-                self.path,
-                "is a git-lfs pointer, not the file itself",
-                hint="git lfs pull fetches the content",
-            )
+    def mark(self) -> str:
+        return ""
+
+    def resume(self, mark: str) -> None:
+        """Do nothing: a file can be read anywhere."""
+
+    def finish(self, *, sums: bool) -> CheckedFile:
+        name = RelPath.parse(self.path.name)
+        return CheckedFile(name, self.size, Check.CRC32 if sums else Check.SIZE)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -84,6 +126,16 @@ class SourceFile:
         with self._seeking:
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             return os.read(self._descriptor, size)
+
+
+def refuse_pointer(source: ByteSource) -> None:
+    """Notice a git-lfs checkout without its content. Raises: Corrupt."""
+    if source.read(0, min(source.size, len(_LFS_POINTER))) == _LFS_POINTER:
+        raise Corrupt(
+            source.path,
+            "is a git-lfs pointer, not the file itself",
+            hint="git lfs pull fetches the content",
+        )
 
 
 def read_small(path: Path, *, limit: int) -> bytes | None:

@@ -35,7 +35,8 @@ class TensorRule:
     """A tensor of the model: `source` in the checkpoint, `name` in GGUF.
 
     `shape` has the row length last, as in the checkpoint. With `heads` the rows are
-    that many heads in Hugging Face's rotary order, which GGUF wants undone.
+    that many heads in Hugging Face's rotary order, which GGUF wants undone. With
+    `parts` the stored tensor is slice number `part` of one of shape (parts, *shape).
     """
 
     source: str
@@ -43,6 +44,8 @@ class TensorRule:
     shape: tuple[int, ...]
     heads: int | None = None
     required: bool = True
+    part: int = 0
+    parts: int = 1
 
     @property
     def is_matrix(self) -> bool:

@@ -6,13 +6,12 @@ checks each member's CRC-32 on the way; what was read in pieces is checked at th
 
 from __future__ import annotations
 
+import json
 import zlib
-from bisect import bisect_right
-from collections.abc import Mapping
-from pathlib import Path
 from typing import NoReturn
 
 from wizard_edge.errors import CannotConvert, Corrupt
+from wizard_edge.receipts import CheckedFile
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.pickle_values import (
     MAX_SIZE,
@@ -20,8 +19,8 @@ from wizard_edge_converters.pickle_values import (
     TensorRef,
     read_state_dict,
 )
-from wizard_edge_converters.source_files import SourceFile, shown
-from wizard_edge_converters.zip_members import BadZip, Member, read_members
+from wizard_edge_converters.source_files import ByteSource, refuse_pointer, shown
+from wizard_edge_converters.zip_members import BadZip, Member, locate, read_members
 
 # torch before 1.6 wrote bare pickles that begin with this number.
 # Source: PyTorch torch/serialization.py, MAGIC_NUMBER, pickled with protocol 2.
@@ -30,57 +29,133 @@ _PIECE = 4 << 20
 
 
 class TorchFile:
-    """An open `.bin` file, called `name` inside its checkpoint.
+    """A `.bin` file over its bytes, called `name` inside its checkpoint.
 
-    Raises: MissingFile; UsageError; Corrupt, also for a pickle that wants to run
-    something; CannotConvert for the format of torch before 1.6.
+    Takes over `source` and closes it.
+    Raises: Corrupt, also for a pickle that wants to run something; CannotConvert
+    for the format of torch before 1.6.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._file = SourceFile(path)
-        self.size = self._file.size
-        try:
-            members = _read_directory(self._file)
-            self.tensors = _read_tensors(self._file, name, members)
-        except BaseException:
-            self._file.close()
-            raise
-        self._members = sorted(members.values(), key=lambda member: member.offset)
-        self._starts = [member.offset for member in self._members]
+    def __init__(self, source: ByteSource, name: str) -> None:
+        self._file = source
+        self.size = source.size
+        # Where the data of a member begins, once its header was read.
+        self._starts: dict[str, int] = {}
         # Per member that was read from: how far without a break, and the CRC so far.
-        self._progress: dict[int, tuple[int, int]] = {}
+        self._progress: dict[str, tuple[int, int]] = {}
+        try:
+            self._members = _read_directory(source)
+            self.tensors = self._read_tensors(name)
+            if not source.is_stream:
+                for member in self._members.values():
+                    self._locate(member)
+        except BaseException:
+            source.close()
+            raise
 
-    def read(self, offset: int, size: int) -> bytes:
-        data = self._file.read(offset, size)
-        index = bisect_right(self._starts, offset) - 1
-        member = self._members[index]
-        done, crc = self._progress.get(index, (0, 0))
-        if offset == member.offset + done:
+    def read(self, tensor: StoredTensor, start: int, count: int) -> bytes:
+        width = tensor.type.type_size
+        member = self._members[tensor.storage]
+        first, size = tensor.offset + start * width, count * width
+        data = self._file.read(self._locate(member) + first, size)
+        done, crc = self._progress.get(member.name, (0, 0))
+        if first == done:
             done, crc = done + size, zlib.crc32(data, crc)
             if done == member.size:
                 self._compare(member, crc)
-        self._progress[index] = done, crc
+        self._progress[member.name] = done, crc
         return data
 
-    def finish(self) -> None:
-        for index, (done, crc) in sorted(self._progress.items()):
-            member = self._members[index]
+    def mark(self) -> str:
+        # Members that were read to their end were compared already.
+        unfinished = {
+            name: state
+            for name, state in self._progress.items()
+            if state[0] < self._members[name].size
+        }
+        return json.dumps({"file": self._file.mark(), "members": unfinished})
+
+    def resume(self, mark: str) -> None:
+        state = json.loads(mark)
+        self._progress = {
+            name: (int(done), int(crc))
+            for name, (done, crc) in state["members"].items()
+            if name in self._members
+        }
+        self._file.resume(state["file"])
+
+    def finish(self) -> CheckedFile:
+        for name, (done, crc) in self._progress.items():
+            member = self._members[name]
             while done < member.size:
                 size = min(_PIECE, member.size - done)
-                crc = zlib.crc32(self._file.read(member.offset + done, size), crc)
-                done += size
-            self._compare(member, crc)
+                data = self._file.read(self._locate(member) + done, size)
+                done, crc = done + size, zlib.crc32(data, crc)
+                if done == member.size:
+                    self._compare(member, crc)
+        return self._file.finish(sums=True)
 
     def close(self) -> None:
         self._file.close()
+
+    def _locate(self, member: Member) -> int:
+        """Return the offset of a member's data in the file."""
+        start = self._starts.get(member.name)
+        if start is None:
+            try:
+                start = locate(self._file.read, member)
+            except BadZip as err:
+                raise Corrupt(self._file.path, str(err)) from err
+            self._starts[member.name] = start
+        return start
+
+    def _read_tensors(self, name: str) -> tuple[StoredTensor, ...]:
+        file, members = self._file, self._members
+        pickles = [path for path in members if path.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
+            raise Corrupt(
+                file.path, f"has {len(pickles)} members called data.pkl, not one"
+            )
+        root = pickles[0].removesuffix("data.pkl")
+        self._check_byte_order(members.get(f"{root}byteorder"))
+        state = self._read_state(members[pickles[0]])
+        tensors = []
+        for tensor, ref in state.items():
+            member = members.get(f"{root}data/{ref.storage.key}")
+            tensors.append(_place(file, name, tensor, ref, member))
+        order = {path: index for index, path in enumerate(members)}
+        return tuple(sorted(tensors, key=lambda t: (order[t.storage], t.offset)))
+
+    def _read_state(self, member: Member) -> dict[str, TensorRef]:
+        path = self._file.path
+        if member.size > MAX_SIZE:
+            raise Corrupt(path, f"a pickle of {member.size} bytes", where=member.name)
+        try:
+            return read_state_dict(self._read_member(member))
+        except PickleRefused as err:
+            raise Corrupt(path, f"refused: {err}", where=member.name) from err
+
+    def _check_byte_order(self, member: Member | None) -> None:
+        if member is None:
+            return
+        order = self._read_member(member) if member.size <= 16 else b""
+        if order != b"little":
+            raise CannotConvert(
+                f"{self._file.path} is not stored in little-endian order"
+            )
+
+    def _read_member(self, member: Member) -> bytes:
+        data = self._file.read(self._locate(member), member.size)
+        self._compare(member, zlib.crc32(data))
+        return data
 
     def _compare(self, member: Member, crc: int) -> None:
         if crc != member.crc:
             _fail_crc(self._file, member, crc)
 
 
-def _read_directory(file: SourceFile) -> dict[str, Member]:
-    file.refuse_pointer()
+def _read_directory(file: ByteSource) -> dict[str, Member]:
+    refuse_pointer(file)
     start = file.read(0, min(file.size, len(_LEGACY_START)))
     if start == _LEGACY_START:
         raise CannotConvert(
@@ -95,30 +170,8 @@ def _read_directory(file: SourceFile) -> dict[str, Member]:
         ) from err
 
 
-def _read_tensors(
-    file: SourceFile, name: str, members: Mapping[str, Member]
-) -> tuple[StoredTensor, ...]:
-    pickles = [member for member in members if member.rpartition("/")[2] == "data.pkl"]
-    if len(pickles) != 1:
-        raise Corrupt(file.path, f"has {len(pickles)} members called data.pkl, not one")
-    root = pickles[0].removesuffix("data.pkl")
-    _check_byte_order(file, members.get(f"{root}byteorder"))
-    member = members[pickles[0]]
-    if member.size > MAX_SIZE:
-        raise Corrupt(file.path, f"a pickle of {member.size} bytes", where=member.name)
-    try:
-        state = read_state_dict(_read_member(file, member))
-    except PickleRefused as err:
-        raise Corrupt(file.path, f"refused: {err}", where=member.name) from err
-    tensors = [
-        _place(file, name, tensor, ref, members.get(f"{root}data/{ref.storage.key}"))
-        for tensor, ref in state.items()
-    ]
-    return tuple(sorted(tensors, key=lambda tensor: tensor.offset))
-
-
 def _place(
-    file: SourceFile, name: str, tensor: str, ref: TensorRef, member: Member | None
+    file: ByteSource, name: str, tensor: str, ref: TensorRef, member: Member | None
 ) -> StoredTensor:
     storage = ref.storage
     where = f"tensor {shown(tensor)}"
@@ -136,7 +189,7 @@ def _place(
     if not _is_row_by_row(ref):
         raise CannotConvert(f"{where} of {file.path} is not stored row by row")
     stored = StoredTensor(
-        tensor, storage.type, ref.shape, name, member.offset + ref.offset * width
+        tensor, storage.type, ref.shape, name, ref.offset * width, member.name
     )
     if ref.offset + stored.elements > storage.length:
         raise Corrupt(file.path, "reaches beyond its storage", where=where)
@@ -152,22 +205,7 @@ def _is_row_by_row(ref: TensorRef) -> bool:
     return True
 
 
-def _check_byte_order(file: SourceFile, member: Member | None) -> None:
-    if member is None:
-        return
-    order = _read_member(file, member) if member.size <= 16 else b""
-    if order != b"little":
-        raise CannotConvert(f"{file.path} is not stored in little-endian order")
-
-
-def _read_member(file: SourceFile, member: Member) -> bytes:
-    data = file.read(member.offset, member.size)
-    if zlib.crc32(data) != member.crc:
-        _fail_crc(file, member, zlib.crc32(data))
-    return data
-
-
-def _fail_crc(file: SourceFile, member: Member, crc: int) -> NoReturn:
+def _fail_crc(file: ByteSource, member: Member, crc: int) -> NoReturn:
     raise Corrupt(
         file.path,
         f"CRC-32 {crc:08x}, its zip directory says {member.crc:08x}",

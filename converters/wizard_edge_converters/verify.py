@@ -9,77 +9,124 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NoReturn
 
 from wizard_edge import gguf
 from wizard_edge.errors import Corrupt
 from wizard_edge.gguf_rules import validate
 from wizard_edge.gguf_types import ArrayValue, ValueType
-from wizard_edge.progress import Progress, ProgressEvent, silent
+from wizard_edge_converters.journal import StepDone
 from wizard_edge_converters.metadata import Entry
-from wizard_edge_converters.plan import Plan, Step
+from wizard_edge_converters.plan import OutputFile, Plan, Step
 from wizard_edge_converters.source_files import SourceFile
 
-Checks: TypeAlias = Mapping[str, NDArray[np.uint32]]
-"""Tensor name -> the CRC-32 of its blocks."""
-
 _PIECE = 4 << 20
+Advance = Callable[[int], None]
+"""Told how many bytes more were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a file that were written at once, and their CRC-32."""
+
+    name: str
+    offset: int
+    size: int
+    crc: int
 
 
 def verify_file(
-    path: Path, plan: Plan, checks: Checks, *, progress: Progress = silent
+    path: Path,
+    file: OutputFile,
+    pieces: Sequence[Piece],
+    *,
+    advance: Advance = lambda size: None,
 ) -> str:
-    """Compare a file with its plan and the sums of its blocks; return its sha256.
+    """Compare a file with its plan and the sums of its pieces; return its sha256.
 
     Raises: Corrupt naming what differs.
     """
-    with SourceFile(path) as file:
-        if file.size != plan.output_bytes:
-            _fail(path, "size", f"{file.size} bytes, {plan.output_bytes} planned")
-        if file.read(0, len(plan.header)) != plan.header:
+    with SourceFile(path) as source:
+        if source.size != file.size:
+            _fail(path, "size", f"{source.size} bytes, {file.size} planned")
+        if source.read(0, len(file.header)) != file.header:
             _fail(path, "header", "differs from the plan")
-        digest = _check_blocks(file, plan, checks, progress)
+        digest = _check_pieces(source, pieces, advance)
     header = gguf.read_header(path)
     validate(header)
-    check_entries(header, plan.entries)
-    _check_tensors(header, plan)
+    check_entries(header, file.entries)
+    _check_tensors(header, file)
     return digest
 
 
-def _check_blocks(
-    file: SourceFile, plan: Plan, checks: Checks, progress: Progress
-) -> str:
-    """Read the file once from end to end: sha256 of all, CRC-32 of every block."""
+def first_damaged(plan: Plan, steps: Sequence[StepDone], paths: Sequence[Path]) -> int:
+    """Return how many of the first steps are in the part files as they should be."""
+    sources: list[SourceFile] = []
+    try:
+        sources += map(SourceFile, paths)
+        for done in steps:
+            step = plan.steps[done.step]
+            for place_number, place in enumerate(step.places):
+                source = sources[place.file]
+                for piece in _pieces_of(step, place_number, done):
+                    data = source.read(piece.offset, piece.size)
+                    if zlib.crc32(data) != piece.crc:
+                        return done.step
+    except (Corrupt, IndexError):
+        return done.step
+    finally:
+        for source in sources:
+            source.close()
+    return len(steps)
+
+
+def pieces_of(plan: Plan, steps: Sequence[StepDone], file: int) -> list[Piece]:
+    """List what was written to a file, in the order in which it lies there."""
+    pieces = [
+        piece
+        for done in steps
+        for number, place in enumerate(plan.steps[done.step].places)
+        if place.file == file
+        for piece in _pieces_of(plan.steps[done.step], number, done)
+    ]
+    return sorted(pieces, key=lambda piece: piece.offset)
+
+
+def _pieces_of(step: Step, number: int, done: StepDone) -> Iterator[Piece]:
+    place = step.places[number]
+    for block in step.blocks():
+        yield Piece(
+            place.name,
+            place.offset + block.start * place.row_size,
+            block.rows * place.row_size,
+            int(done.sums[number][block.index]),
+        )
+
+
+def _check_pieces(source: SourceFile, pieces: Sequence[Piece], advance: Advance) -> str:
+    """Read the file once from end to end: sha256 of all, CRC-32 of every piece."""
     digest = hashlib.sha256()
     at = 0
 
     def take(size: int) -> bytes:
         nonlocal at
-        data = file.read(at, size)
+        data = source.read(at, size)
         digest.update(data)
         at += size
-        progress(ProgressEvent("verify", at, plan.output_bytes))
+        advance(size)
         return data
 
-    for step in sorted(plan.steps, key=lambda step: step.offset):
-        while at < step.offset:
-            take(min(_PIECE, step.offset - at))
-        for block in step.blocks():
-            data = take(_block_size(step, block.rows))
-            if zlib.crc32(data) != checks[step.name][block.index]:
-                _fail(file.path, f"tensor {step.name}", "reads back differently")
-    while at < plan.output_bytes:
-        take(min(_PIECE, plan.output_bytes - at))
+    for piece in pieces:
+        while at < piece.offset:
+            take(min(_PIECE, piece.offset - at))
+        if zlib.crc32(take(piece.size)) != piece.crc:
+            _fail(source.path, f"tensor {piece.name}", "reads back differently")
+    while at < source.size:
+        take(min(_PIECE, source.size - at))
     return digest.hexdigest()
-
-
-def _block_size(step: Step, rows: int) -> int:
-    return step.size // step.rows * rows
 
 
 def check_entries(header: gguf.Header, entries: tuple[Entry, ...]) -> None:
@@ -114,7 +161,7 @@ def _as_stored(kind: ValueType, value: object) -> object:
     return value
 
 
-def _check_tensors(header: gguf.Header, plan: Plan) -> None:
+def _check_tensors(header: gguf.Header, file: OutputFile) -> None:
     found = {
         tensor.name: (
             tensor.type,
@@ -125,8 +172,13 @@ def _check_tensors(header: gguf.Header, plan: Plan) -> None:
         for tensor in header.tensors
     }
     planned = {
-        step.name: (step.type, step.offset, step.size, step.source.shape[::-1])
-        for step in plan.steps
+        tensor.name: (
+            tensor.type,
+            file.offsets[tensor.name],
+            tensor.size,
+            tensor.shape[::-1],
+        )
+        for tensor in file.tensors
     }
     if found != planned:
         _fail(header.path, "tensors", "differ from the plan")

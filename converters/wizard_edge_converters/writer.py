@@ -1,7 +1,8 @@
-"""Writes a file of known size in pieces of known place, and puts it in its place.
+"""Writes files of known size in pieces of known place, and puts them in their place.
 
-The pieces go to a temporary name in the folder of the destination; the file gets its
-own name when all is written and on the disk. Any error, Ctrl-C included, removes it.
+The pieces go to temporary names in the folder of the destination; the files get
+their own names when all is written and on the disk. A journal beside them says what
+is final: a run that was killed is continued by the next of the same plan.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from wizard_edge.errors import MissingFile, NotEnough, Refused, UsageError
 from wizard_edge.files import move_into_place
+from wizard_edge_converters.journal import Journal
 
 # What the file system itself may need beside the bytes of the file.
 DISK_RESERVE = 1 << 20
@@ -30,7 +31,9 @@ class PartFile:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        # O_EXCL would refuse the file that a killed run left; a link is not followed.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        flags |= getattr(os, "O_NOFOLLOW", 0)
         # 0666: what the umask leaves of it, as for any file a program makes.
         self._descriptor = os.open(path, flags, 0o666)
         self._seeking = Lock()
@@ -50,6 +53,10 @@ class PartFile:
         except OSError as err:
             _refuse_full_disk(self.path, len(rest), err)
 
+    def sync(self) -> None:
+        """Have what was written on the disk."""
+        os.fsync(self._descriptor)
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -61,6 +68,20 @@ class PartFile:
         with self._seeking:
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             return os.write(self._descriptor, data)
+
+
+class Workplace:
+    """The part files of a plan, one per output in their order, and their journal."""
+
+    def __init__(self, parts: Sequence[PartFile], journal: Journal) -> None:
+        self.parts = parts
+        self.journal = journal
+
+    def sync(self) -> None:
+        """Have all that was written on the disk, the journal last."""
+        for part in self.parts:
+            part.sync()
+        self.journal.sync()
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
@@ -91,36 +112,87 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def replacing(output: Path, size: int) -> Iterator[PartFile]:
-    """Give a part file that becomes `output` when the block ends well.
+def replacing(
+    outputs: Sequence[Path], sizes: Sequence[int], key: str, *, keep: bool
+) -> Iterator[Workplace]:
+    """Give part files that become `outputs` when the block ends well.
 
-    Raises: NotEnough; Refused when the folder cannot be written to.
+    `key` tells plans apart. After an error all is removed, or with `keep` left for
+    the next run, unless the journal was closed meanwhile.
+    Raises: NotEnough; Refused when the folder cannot be written to, or another
+    process makes the same files.
     """
-    part = _create(output, size)
-    try:
-        part.reserve()
-        yield part
-        part.close()
-        move_into_place(part.path, output)
-    except OSError as err:
-        _refuse_full_disk(part.path, size, err)
-    finally:
-        part.close()
-        # After the move there is nothing of that name left.
-        with contextlib.suppress(FileNotFoundError):
-            part.path.unlink()
+    paths = [_part_path(output, key) for output in outputs]
+    journal_path = paths[0].with_suffix(".journal")
+    check_space(outputs[0].parent, sum(sizes) - sum(map(_allocated, paths)))
+    with _locked(outputs[0], journal_path.with_suffix(".lock")):
+        done = False
+        try:
+            with contextlib.ExitStack() as opened:
+                journal = opened.enter_context(
+                    contextlib.closing(Journal(journal_path, key))
+                )
+                parts = [
+                    opened.enter_context(contextlib.closing(PartFile(path, size)))
+                    for path, size in zip(paths, sizes, strict=True)
+                ]
+                for part in parts:
+                    part.reserve()
+                yield Workplace(parts, journal)
+            for path, output in zip(paths, outputs, strict=True):
+                move_into_place(path, output)
+            done = True
+        except OSError as err:
+            _refuse_full_disk(paths[0], sum(sizes), err)
+        finally:
+            if done or not keep:
+                for path in (*paths, journal_path):
+                    with contextlib.suppress(FileNotFoundError):
+                        path.unlink()
 
 
-def _create(output: Path, size: int) -> PartFile:
-    # Short, since a name has 255 bytes at most; in the same folder, to be renamed.
-    path = output.with_name(f".{output.name[:64]}.{secrets.token_hex(4)}.part")
+@contextmanager
+def _locked(output: Path, path: Path) -> Iterator[None]:
+    """Keep other processes from making the same files meanwhile."""
+    # Imported here: planning and reading need no locks.
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
     try:
-        return PartFile(path, size)
+        lock.acquire(timeout=0)
+    except Timeout as err:
+        raise Refused(
+            f"another process is making {output.name} in {output.parent}",
+            hint="wait until it is done",
+        ) from err
     except OSError as err:
         raise Refused(
             f"cannot write in {output.parent}: {err.strerror}",
             hint="check who owns the folder, or choose another",
         ) from err
+    try:
+        yield
+    finally:
+        # Unlinked while it is held: who waits for it finds the finished output.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def _part_path(output: Path, key: str) -> Path:
+    # Short, since a name has 255 bytes at most; in the same folder, to be renamed.
+    return output.with_name(f".{output.name[:64]}.{key[:16]}.part")
+
+
+def _allocated(path: Path) -> int:
+    """Return the bytes on the disk that a part file has already."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    # st_blocks is missing on Windows, whose files are not sparse by default.
+    blocks = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
 def _refuse_full_disk(path: Path, needed: int, err: OSError) -> NoReturn:

@@ -1,7 +1,8 @@
 """Reads the directory of a zip file as torch writes it: stored members, in place.
 
-Nothing is unpacked and no name becomes a path. The directory is read with one
-request at the end of the file, so that the same code can serve a remote one.
+Nothing is unpacked and no name becomes a path. The directory lies at the end of the
+file. Where a member's data begins stands only in the header before it, which is read
+when it is wanted: of a file that passes by as a stream, when it passes.
 
 Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.6 to 4.3.16 and 4.5.3 (zip64);
 PyTorch caffe2/serialize/inline_container.cc (members are stored, padded to 64).
@@ -43,12 +44,16 @@ class BadZip(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A stored member: `size` bytes of data from `offset` of the file."""
+    """A stored member: its header at `header_offset`, then `size` bytes of data.
+
+    The data ends at `limit` at the latest, where something else begins.
+    """
 
     name: str
-    offset: int
+    header_offset: int
     size: int
     crc: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class _Central(NamedTuple):
 
 
 def read_members(read: Read, file_size: int) -> dict[str, Member]:
-    """Read the directory and every local header; members in order of offset.
+    """Read the directory; members in the order in which they lie in the file.
 
     Raises: BadZip for anything but stored members that lie apart in the file.
     """
@@ -99,16 +104,34 @@ def read_members(read: Read, file_size: int) -> dict[str, Member]:
         key=lambda entry: entry.header_offset,
     )
     members: dict[str, Member] = {}
-    free_from = 0
-    for entry in entries:
-        if entry.header_offset < free_from:
-            raise BadZip(f"member {_shown(entry.name)} overlaps the one before")
-        member = _locate(read, entry, directory.offset)
-        if member.name in members:
+    limits = [entry.header_offset for entry in entries[1:]] + [directory.offset]
+    for entry, limit in zip(entries, limits, strict=True):
+        if entry.header_offset + _LOCAL.size + len(entry.name) + entry.size > limit:
+            raise BadZip(
+                f"member {_shown(entry.name)} overlaps the next or leaves the file"
+            )
+        name = _plain(entry.name)
+        if name in members:
             raise BadZip(f"member {_shown(entry.name)} is there twice")
-        members[member.name] = member
-        free_from = member.offset + member.size
+        members[name] = Member(name, entry.header_offset, entry.size, entry.crc, limit)
     return members
+
+
+def locate(read: Read, member: Member) -> int:
+    """Read the header of a member and return the offset of its data.
+
+    Raises: BadZip when the header differs from the directory.
+    """
+    name = member.name.encode()
+    header = read(member.header_offset, _LOCAL.size + len(name))
+    mark, _, flags, method, *_, name_size, extra_size = _LOCAL.unpack_from(header)
+    same_name = header[_LOCAL.size :] == name and name_size == len(name)
+    if mark != b"PK\x03\x04" or method or flags & _FORBIDDEN_FLAGS or not same_name:
+        raise BadZip(f"member {_shown(name)} differs from the directory")
+    offset = member.header_offset + _LOCAL.size + name_size + extra_size
+    if offset + member.size > member.limit:
+        raise BadZip(f"member {_shown(name)} overlaps the next or leaves the file")
+    return int(offset)
 
 
 def _find_directory(read: Read, file_size: int) -> _Directory:
@@ -208,21 +231,6 @@ def _read_zip64(extra: bytes) -> Iterator[int]:
             yield from struct.unpack(f"<{count}Q", field[: 8 * count])
             return
         at += 4 + size
-
-
-def _locate(read: Read, entry: _Entry, limit: int) -> Member:
-    """Find where a member's data begins: its local header may be padded."""
-    if entry.header_offset + _LOCAL.size > limit:
-        raise BadZip(f"member {_shown(entry.name)} lies outside the file")
-    header = read(entry.header_offset, _LOCAL.size + len(entry.name))
-    mark, _, flags, method, *_, name_size, extra_size = _LOCAL.unpack_from(header)
-    same_name = header[_LOCAL.size :] == entry.name and name_size == len(entry.name)
-    if mark != b"PK\x03\x04" or method or flags & _FORBIDDEN_FLAGS or not same_name:
-        raise BadZip(f"member {_shown(entry.name)} differs from the directory")
-    offset = entry.header_offset + _LOCAL.size + name_size + extra_size
-    if offset + entry.size > limit:
-        raise BadZip(f"member {_shown(entry.name)} lies outside the file")
-    return Member(_plain(entry.name), offset, entry.size, entry.crc)
 
 
 def _plain(name: bytes) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tests.conftest import CHECKPOINT
-from wizard_edge_converters.pipeline import ConvertOptions, convert
+from tests.converters.running import convert
+from wizard_edge_converters.pipeline import ConvertOptions
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def make_model(folder: Path, shape: Shape, quant: str) -> Path:
         checkpoint = folder / f"{shape.parameters // 10**6}M"
         if not checkpoint.exists():
             make_checkpoint(checkpoint, shape)
-        convert(checkpoint, path, ConvertOptions(quant=quant, template="vicuna"))
+        convert(checkpoint, path, ConvertOptions(quants=(quant,), template="vicuna"))
     return path
 
 

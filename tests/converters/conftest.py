@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import CHECKPOINT
 from tests.converters.checkpoints import SHAPES, write_checkpoint
-from wizard_edge_converters.pipeline import Converted, ConvertOptions, convert
+from tests.converters.running import Converted, convert
+from wizard_edge_converters.pipeline import ConvertOptions
 
 NAME = "Test Model"
 
@@ -38,7 +39,7 @@ def converted(
 
     @cache
     def once(name: str, quant: str) -> Converted:
-        options = ConvertOptions(quant=quant, name=NAME, threads=2)
+        options = ConvertOptions(quants=(quant,), name=NAME, threads=2)
         return convert(checkpoint(name), folder / f"{name}.{quant}.gguf", options)
 
     return once

@@ -9,10 +9,10 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from tests.conftest import CHECKPOINT
+from tests.converters.running import Converted
 from wizard_edge._llama.library import load
 from wizard_edge.gguf_types import GgmlType
 from wizard_edge_converters.directory import open_checkpoint
-from wizard_edge_converters.pipeline import Converted
 
 pytestmark = pytest.mark.skipif(
     not (CHECKPOINT / "config.json").is_file(), reason="the apprentice is not trained"
@@ -42,7 +42,7 @@ def test_it_lies_there_as_the_family_does(apprentice_checkpoint: Path) -> None:
 def test_k_quants_apply_to_every_matrix(
     quant: str, converted: Callable[[str, str], Converted]
 ) -> None:
-    kinds = converted("apprentice", quant).plan.tensors.keys()
+    kinds = converted("apprentice", quant).plan.targets[0].tensors.keys()
 
     expected = {"Q8_0": {"Q8_0"}, "Q4_K_M": {"Q4_K", "Q6_K"}}
     assert kinds == expected[quant] | {"F32"}

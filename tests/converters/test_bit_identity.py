@@ -18,9 +18,10 @@ from tests.converters.comparison import (
     tensor_differences,
     tensor_digest,
 )
+from tests.converters.running import Converted
 from wizard_edge._llama.library import load
 from wizard_edge.gguf_types import FileType
-from wizard_edge_converters.pipeline import PLAIN_QUANTS, Converted
+from wizard_edge_converters.model import PLAIN_QUANTS
 
 Convert = Callable[[str, str], Converted]
 
@@ -35,6 +36,15 @@ QUANTS = (
 ASKED = ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K")
 LOSSLESS = {"f32": "F32", "bf16": "BF16"}
 NAMES = [*SHAPES, *(["apprentice"] if (CHECKPOINT / "config.json").is_file() else [])]
+
+
+def metadata_but_ours(path: Path) -> list[tuple[str, object]]:
+    """Return all entries in their order, but for those that only our files have."""
+    return [
+        (key, value)
+        for key, value in read_metadata(path).items()
+        if not key.startswith("wizard_edge.")
+    ]
 
 
 def quantize_theirs(source: Path, output: Path, quant: str) -> None:
@@ -78,7 +88,7 @@ CASES += [("odd-rows", quant) for quant in ("IQ4_XS", "Q2_K", "Q3_K_M", "Q4_1")]
 
 
 @pytest.mark.parametrize(("name", "quant"), CASES)
-def test_one_pass_equals_two_steps_byte_for_byte(
+def test_one_pass_equals_two_steps(
     name: str, quant: str, converted: Convert, tmp_path: Path
 ) -> None:
     between = converted(name, LOSSLESS.get(name, "F16")).path
@@ -88,7 +98,7 @@ def test_one_pass_equals_two_steps_byte_for_byte(
     one_pass = converted(name, quant).path
 
     assert tensor_differences(one_pass, two_steps) == []
-    assert one_pass.read_bytes() == two_steps.read_bytes()
+    assert metadata_but_ours(one_pass) == metadata_but_ours(two_steps)
 
 
 @pytest.mark.parametrize("kind", PLAIN_QUANTS)
@@ -104,13 +114,13 @@ def test_unquantized_types_are_those_the_quantizer_chooses(
 
 def test_a_changed_byte_is_noticed(converted: Convert, tmp_path: Path) -> None:
     original = converted("gqa", "Q4_K_M")
-    step = next(step for step in original.plan.steps if step.type.name == "Q4_K")
+    tensor = next(t for t in original.file.tensors if t.type.name == "Q4_K")
     changed = bytearray(original.path.read_bytes())
-    changed[step.offset + step.size // 2] ^= 1
+    changed[original.file.offsets[tensor.name] + tensor.size // 2] ^= 1
     copy = tmp_path / "changed.gguf"
     copy.write_bytes(changed)
 
-    assert tensor_differences(copy, original.path) == [f"{step.name}: bytes"]
+    assert tensor_differences(copy, original.path) == [f"{tensor.name}: bytes"]
     assert tensor_digest(copy) != tensor_digest(original.path)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.converters.checkpoints import Shape, write_config
 from wizard_edge.errors import CannotConvert, Corrupt
-from wizard_edge_converters.directory import DirectorySideFiles
+from wizard_edge_converters.directory import Directory
 from wizard_edge_converters.hparams import LlamaHparams, read_hparams
 
 
@@ -19,7 +19,7 @@ def read(directory: Path, **changes: object) -> LlamaHparams:
     path = directory / "config.json"
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not ABSENT}))
-    return read_hparams(DirectorySideFiles(directory))
+    return read_hparams(Directory(directory))
 
 
 ABSENT = object()
@@ -157,7 +157,7 @@ def test_the_supported_architectures_are_listed(tmp_path: Path) -> None:
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotConvert, match=r"no config\.json"):
-        read_hparams(DirectorySideFiles(tmp_path))
+        read_hparams(Directory(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,6 @@ def test_bad_json_names_the_file(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
 
     with pytest.raises(Corrupt) as caught:
-        read_hparams(DirectorySideFiles(tmp_path))
+        read_hparams(Directory(tmp_path))
 
     assert caught.value.path == str(path)

@@ -25,6 +25,7 @@ from tests.converters.checkpoints import (
     write_weights,
 )
 from tests.converters.comparison import read_metadata
+from tests.converters.running import Converted, convert
 from wizard_edge._llama.library import load
 from wizard_edge.errors import (
     CannotConvert,
@@ -37,12 +38,8 @@ from wizard_edge.errors import (
 from wizard_edge.gguf_rules import read_valid
 from wizard_edge.names import RepoId
 from wizard_edge.progress import ProgressEvent
-from wizard_edge_converters.pipeline import (
-    Converted,
-    ConvertOptions,
-    convert,
-    plan_directory,
-)
+from wizard_edge_converters.pipeline import ConvertOptions, plan_directory
+from wizard_edge_converters.plan import JOURNAL_RESERVE
 
 Convert = Callable[[str, str], Converted]
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +71,7 @@ def test_the_form_of_the_checkpoint_leaves_no_trace(
     name: str, form: Format, shards: int, converted: Convert, tmp_path: Path
 ) -> None:
     source = write_checkpoint(tmp_path / "s", SHAPES[name], form=form, shards=shards)
-    options = ConvertOptions(quant="Q5_0", name="Test Model")
+    options = ConvertOptions(quants=("Q5_0",), name="Test Model")
 
     result = convert(source, tmp_path / "model.gguf", options)
 
@@ -86,7 +83,7 @@ def test_the_form_of_the_checkpoint_leaves_no_trace(
 def test_shards_without_an_index_are_found(converted: Convert, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "s", SHAPES["gqa"], form="bin", shards=2)
     (source / "pytorch_model.bin.index.json").unlink()
-    options = ConvertOptions(quant="Q5_0", name="Test Model")
+    options = ConvertOptions(quants=("Q5_0",), name="Test Model")
 
     result = convert(source, tmp_path / "model.gguf", options)
 
@@ -98,7 +95,7 @@ def test_threads_leave_no_trace(source: Path, tmp_path: Path) -> None:
         convert(
             source,
             tmp_path / f"{threads}",
-            ConvertOptions(quant="Q4_K_M", threads=threads),
+            ConvertOptions(quants=("Q4_K_M",), threads=threads),
         ).sha256
         for threads in (1, 2, 7)
     }
@@ -107,37 +104,34 @@ def test_threads_leave_no_trace(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_result_says_what_was_written(source: Path, output: Path) -> None:
-    result = convert(source, output, ConvertOptions(quant="q8_0"))
+    result = convert(source, output, ConvertOptions(quants=("q8_0",)))
 
     data = output.read_bytes()
     assert result.path == output
     assert result.sha256 == hashlib.sha256(data).hexdigest()
     assert result.size == len(data) == result.plan.output_bytes
-    assert result.plan.quant == "Q8_0"
+    assert result.made.quant == "Q8_0"
     assert left_in(output) == ["model.gguf"]
 
 
 def test_the_plan_is_known_without_writing(source: Path, output: Path) -> None:
-    options = ConvertOptions(quant="Q4_K_M")
+    options = ConvertOptions(quants=("Q4_K_M",))
 
     plan = plan_directory(source, options)
 
     assert left_in(output) == []
     written = convert(source, output, options)
     assert plan == written.plan
-    assert plan.as_json() == {
-        "read_bytes": (source / "model.safetensors").stat().st_size,
-        "output_bytes": output.stat().st_size,
-        "peak_disk_bytes": output.stat().st_size,
-        "peak_memory_bytes": plan.peak_memory_bytes,
-        "tensors": {"Q4_K": 6, "Q6_K": 3, "F32": 3},
-    }
-    assert str(plan).endswith("; 6 Q4_K, 3 Q6_K, 3 F32")
+    assert plan.read_bytes == (source / "model.safetensors").stat().st_size
+    assert plan.output_bytes == output.stat().st_size
+    assert plan.peak_disk_bytes == output.stat().st_size + JOURNAL_RESERVE
+    assert plan.targets[0].tensors == {"Q4_K": 6, "Q6_K": 3, "F32": 3}
+    assert str(plan).endswith(", 6 Q4_K, 3 Q6_K, 3 F32")
 
 
 def test_provenance_is_in_the_metadata(source: Path, output: Path) -> None:
     options = ConvertOptions(
-        quant="F16",
+        quants=("F16",),
         name="WizardLM 13B V1.2",
         template="vicuna",
         licenses=("llama2", "research-only"),
@@ -164,7 +158,7 @@ def test_provenance_is_in_the_metadata(source: Path, output: Path) -> None:
 
 
 def test_what_nobody_said_is_said_plainly(source: Path, output: Path) -> None:
-    convert(source, output, ConvertOptions(quant="F16"))
+    convert(source, output, ConvertOptions(quants=("F16",)))
 
     found = read_metadata(output)
     assert found["general.name"] == ["STRING", "source"]
@@ -194,7 +188,7 @@ def test_llama_cpp_loads_the_file(name: str, converted: Convert) -> None:
 def test_progress_ends_at_its_total(source: Path, output: Path) -> None:
     events: list[ProgressEvent] = []
 
-    convert(source, output, ConvertOptions(quant="Q8_0"), progress=events.append)
+    convert(source, output, ConvertOptions(quants=("Q8_0",)), progress=events.append)
 
     for stage in ("convert", "verify"):
         done = [event.done for event in events if event.stage == stage]
@@ -206,7 +200,7 @@ def test_notes_say_what_was_left_out(output: Path, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "s", Shape(layers=1, vocabulary=322))
     (source / "added_tokens.json").write_text('{"[PAD]": 322}')
 
-    result = convert(source, output, ConvertOptions(quant="F16"))
+    result = convert(source, output, ConvertOptions(quants=("F16",)))
 
     assert len(result.plan.notes) == 1
     assert "'[PAD]' is left out" in result.plan.notes[0]
@@ -308,7 +302,7 @@ def test_a_bad_checkpoint_leaves_nothing_behind(
     refusal.spoil(source)
 
     with pytest.raises(refusal.error) as caught:
-        convert(source, output, ConvertOptions(quant="Q8_0"))
+        convert(source, output, ConvertOptions(quants=("Q8_0",)))
 
     assert refusal.said in str(caught.value)
     assert left_in(output) == []
@@ -323,7 +317,7 @@ def test_weights_that_are_no_numbers_name_file_and_tensor(
     write_weights(source, weights, form="safetensors")
 
     with pytest.raises(Corrupt) as caught:
-        convert(source, output, ConvertOptions(quant="Q8_0"))
+        convert(source, output, ConvertOptions(quants=("Q8_0",)))
 
     assert caught.value.path == str(source / "model.safetensors")
     assert caught.value.where == "tensor model.layers.0.mlp.up_proj.weight"
@@ -338,7 +332,7 @@ def test_a_changed_byte_in_a_shard_is_noticed(output: Path, tmp_path: Path) -> N
     path.write_bytes(data)
 
     with pytest.raises(Corrupt, match="CRC-32"):
-        convert(source, output, ConvertOptions(quant="Q8_0"))
+        convert(source, output, ConvertOptions(quants=("Q8_0",)))
 
     assert left_in(output) == []
 
@@ -366,14 +360,14 @@ def test_a_fifo_in_place_of_a_file_is_not_waited_for(
 
 def test_unknown_quants_are_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownQuant) as caught:
-        ConvertOptions(quant="Q5_Z")
+        ConvertOptions(quants=("Q5_Z",))
 
     assert "Q4_K_M" in caught.value.known
 
 
 def test_quants_that_need_a_matrix_say_so(source: Path, output: Path) -> None:
     with pytest.raises(CannotConvert, match="IQ2_XXS needs an importance matrix"):
-        convert(source, output, ConvertOptions(quant="IQ2_XXS"))
+        convert(source, output, ConvertOptions(quants=("IQ2_XXS",)))
 
 
 @pytest.mark.parametrize(
@@ -399,7 +393,7 @@ def test_a_folder_with_a_strange_name_still_has_a_name(
 ) -> None:
     source = write_checkpoint(tmp_path / "two\nlines", SMALL)
 
-    convert(source, output, ConvertOptions(quant="Q8_0"))
+    convert(source, output, ConvertOptions(quants=("Q8_0",)))
 
     assert read_metadata(output)["general.name"] == ["STRING", "model"]
 
@@ -419,7 +413,7 @@ def test_an_output_that_exists_is_kept(source: Path, output: Path) -> None:
 def test_an_output_is_replaced_when_asked(source: Path, output: Path) -> None:
     output.write_bytes(b"old")
 
-    convert(source, output, ConvertOptions(quant="Q8_0", overwrite=True))
+    convert(source, output, ConvertOptions(quants=("Q8_0",), overwrite=True))
 
     assert read_valid(output).quant == "Q8_0"
     assert left_in(output) == ["model.gguf"]
@@ -454,7 +448,7 @@ def test_ctrl_c_leaves_nothing_behind(stage: str, source: Path, output: Path) ->
         convert(
             source,
             output,
-            ConvertOptions(quant="Q8_0", overwrite=True),
+            ConvertOptions(quants=("Q8_0",), overwrite=True),
             progress=interrupt,
         )
 
@@ -465,14 +459,14 @@ def test_ctrl_c_leaves_nothing_behind(stage: str, source: Path, output: Path) ->
 def test_a_disk_too_small_is_noticed_before_the_first_byte(
     source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = plan_directory(source, ConvertOptions(quant="Q8_0")).output_bytes
+    needed = plan_directory(source, ConvertOptions(quants=("Q8_0",))).output_bytes
     usage = shutil.disk_usage(output.parent)
     small = type(usage)(usage.total, usage.used, needed)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: small)
     monkeypatch.setattr(os, "ftruncate", lambda *_: pytest.fail("wrote to the disk"))
 
     with pytest.raises(NotEnough) as caught:
-        convert(source, output, ConvertOptions(quant="Q8_0"))
+        convert(source, output, ConvertOptions(quants=("Q8_0",)))
 
     assert caught.value.free == needed < caught.value.needed
     assert left_in(output) == []
@@ -491,7 +485,7 @@ def test_a_disk_that_fills_up_is_named(
     monkeypatch.setattr(os, "pwrite", fill_up)
 
     with pytest.raises(NotEnough, match="not enough disk"):
-        convert(source, output, ConvertOptions(quant="Q8_0"))
+        convert(source, output, ConvertOptions(quants=("Q8_0",)))
 
     assert left_in(output) == []
 
@@ -499,11 +493,11 @@ def test_a_disk_that_fills_up_is_named(
 def test_short_writes_are_continued(
     source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = convert(source, output, ConvertOptions(quant="Q8_0")).sha256
+    expected = convert(source, output, ConvertOptions(quants=("Q8_0",))).sha256
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda d, data, at: write(d, data[:1000], at))
 
-    found = convert(source, output, ConvertOptions(quant="Q8_0", overwrite=True))
+    found = convert(source, output, ConvertOptions(quants=("Q8_0",), overwrite=True))
 
     assert found.sha256 == expected
 
@@ -520,7 +514,7 @@ def test_a_disk_that_changes_bytes_is_noticed(
     monkeypatch.setattr(os, "pwrite", lose_a_bit)
 
     with pytest.raises(Corrupt):
-        convert(source, output, ConvertOptions(quant="Q8_0"))
+        convert(source, output, ConvertOptions(quants=("Q8_0",)))
 
     assert left_in(output) == []
 
@@ -530,8 +524,9 @@ def test_a_disk_that_changes_bytes_is_noticed(
 MEASURE = """
 import sys
 from pathlib import Path
-from wizard_edge_converters.pipeline import ConvertOptions, convert
-options = ConvertOptions(quant="Q8_0", threads=2)
+from tests.converters.running import convert
+from wizard_edge_converters.pipeline import ConvertOptions
+options = ConvertOptions(quants=("Q8_0",), threads=2)
 plan = convert(Path(sys.argv[1]), Path(sys.argv[2]), options).plan
 status = Path("/proc/self/status").read_text()
 peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -575,7 +570,7 @@ def test_a_device_is_never_replaced(source: Path, tmp_path: Path) -> None:
     os.mkfifo(fifo)
 
     with pytest.raises(UsageError, match="no regular file"):
-        convert(source, fifo, ConvertOptions(quant="F16", overwrite=True))
+        convert(source, fifo, ConvertOptions(quants=("F16",), overwrite=True))
 
 
 def test_a_link_is_followed_not_replaced(source: Path, tmp_path: Path) -> None:
@@ -584,7 +579,7 @@ def test_a_link_is_followed_not_replaced(source: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.gguf"
     link.symlink_to(target)
 
-    convert(source, link, ConvertOptions(quant="F16", overwrite=True))
+    convert(source, link, ConvertOptions(quants=("F16",), overwrite=True))
 
     assert link.is_symlink()
     assert target.read_bytes()[:4] == b"GGUF"

@@ -13,7 +13,10 @@ from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.metadata import Entry
 from wizard_edge_converters.plan import (
     BLOCK_ELEMENTS,
+    JOURNAL_RESERVE,
+    Place,
     Plan,
+    Wish,
     lossless_type,
     plain_types,
     plan_conversion,
@@ -28,19 +31,18 @@ def match(
     name: str, *shape: int, kind: GgmlType = F16, heads: int | None = None
 ) -> Match:
     rule = TensorRule(f"hf.{name}", name, shape, heads)
-    return Match(rule, StoredTensor(rule.source, kind, shape, "f", 0))
+    return Match(rule, StoredTensor(rule.source, kind, shape, "f", 0, name))
 
 
 def plan(*matches: Match, matrix: GgmlType = F16) -> Plan:
+    wish = Wish("F16", plain_types(matches, matrix), ENTRIES)
     return plan_conversion(
-        matches,
-        plain_types(matches, matrix),
-        ENTRIES,
-        quant="F16",
-        architecture="llama",
-        read_bytes=1,
-        threads=2,
+        matches, [wish], architecture="llama", read_bytes=1, threads=2
     )
+
+
+def places(made: Plan) -> list[Place]:
+    return [place for step in made.steps for place in step.places]
 
 
 def test_vectors_and_norms_are_stored_as_f32() -> None:
@@ -82,19 +84,19 @@ def test_steps_keep_the_order_of_reading_and_lie_in_that_of_the_file() -> None:
         match("blk.0.b.weight", 32, 32),
     )
 
-    assert [step.name for step in made.steps] == [
+    assert [place.name for place in places(made)] == [
         "blk.1.a.weight",
         "token_embd.weight",
         "blk.0.b.weight",
     ]
-    in_file = sorted(made.steps, key=lambda step: step.offset)
-    assert [step.name for step in in_file] == [
+    in_file = sorted(places(made), key=lambda place: place.offset)
+    assert [place.name for place in in_file] == [
         "token_embd.weight",
         "blk.0.b.weight",
         "blk.1.a.weight",
     ]
-    assert in_file[0].offset == len(made.header)
-    assert in_file[-1].offset + in_file[-1].size == made.output_bytes
+    assert in_file[0].offset == len(made.files[0].header)
+    assert in_file[-1].offset + 32 * in_file[-1].row_size == made.output_bytes
 
 
 @given(
@@ -118,14 +120,14 @@ def test_blocks_are_whole_heads_and_cover_every_row(
         assert block.start % unit == 0
         assert block.rows % unit == 0
         assert block.rows * columns <= max(BLOCK_ELEMENTS, unit * columns)
-        assert block.offset == step.offset + block.start * columns * 2
+    assert step.places[0].row_size == columns * 2
 
 
 def test_a_bias_of_heads_is_one_column() -> None:
     (step,) = plan(match("blk.0.attn_q.bias", 256, heads=4)).steps
 
     assert (step.rows, step.columns, step.head_rows) == (256, 1, 64)
-    assert step.size == 1024
+    assert step.places[0].row_size == 4
 
 
 @pytest.mark.parametrize("rows", [1_000, 1_000_000])
@@ -140,8 +142,8 @@ def test_the_cost_is_known() -> None:
 
     made = plan(*matches, matrix=Q8_0)
 
-    assert made.tensors == {"Q8_0": 2, "F32": 1}
+    assert made.targets[0].tensors == {"Q8_0": 2, "F32": 1}
     data = sum(-(-size // 32) * 32 for size in (3 * 34, 2 * 2 * 34, 5 * 4))
-    assert made.output_bytes == len(made.header) + data
-    assert made.peak_disk_bytes == made.output_bytes
+    assert made.output_bytes == len(made.files[0].header) + data
+    assert made.peak_disk_bytes == made.output_bytes + JOURNAL_RESERVE
     assert prod(matches[0].stored.shape) == matches[0].stored.elements

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wizard_edge._llama import ggml
 from wizard_edge.gguf_types import GgmlType
 from wizard_edge_converters.checkpoint import StoredTensor
-from wizard_edge_converters.plan import Block, Step
+from wizard_edge_converters.plan import Block, Place, Step
 from wizard_edge_converters.quantize import (
     NotFinite,
     encode_block,
@@ -48,7 +48,7 @@ def test_every_half_widens_exactly_and_comes_back() -> None:
     wide = ggml.half_to_float(rows)
 
     assert (wide == rows.astype(np.float32)).all()
-    assert bytes(encode_rows(wide, F32, F16)) == rows.tobytes()
+    assert bytes(encode_rows(wide, F16).data) == rows.tobytes()
 
 
 def test_every_bfloat16_widens_exactly_and_comes_back() -> None:
@@ -58,7 +58,7 @@ def test_every_bfloat16_widens_exactly_and_comes_back() -> None:
     wide = to_f32(rows, BF16)
 
     assert (wide.view(np.uint32) == rows.astype(np.uint32) << 16).all()
-    assert bytes(encode_rows(wide, F32, BF16)) == rows.tobytes()
+    assert bytes(encode_rows(wide, BF16).data) == rows.tobytes()
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -72,11 +72,12 @@ def test_infinities_and_nans_are_noticed(source: GgmlType, bad: float) -> None:
     elif source is BF16:
         stored = (rows.view(np.uint32) >> 16).astype(np.uint16)
     tensor = StoredTensor("w", source, (2, 32), "f", 0)
-    step = Step("w", tensor, source, 0, stored.nbytes, 2, 32, 2, None)
+    place = Place(0, "w", source, 0, stored.nbytes // 2)
+    step = Step(tensor, 2, 32, 2, None, (place,))
 
     assert not is_finite(stored, source)
     with pytest.raises(NotFinite):
-        encode_block(stored.tobytes(), step, Block(0, 0, 2, 0))
+        encode_block(stored.tobytes(), step, Block(0, 0, 2))
 
 
 @pytest.mark.parametrize("target", [F16, GgmlType.Q8_0, GgmlType.Q4_K])
@@ -86,7 +87,7 @@ def test_numbers_too_large_for_the_target_are_noticed(
     rows = np.full((1, 256), 1e30, dtype=np.float32)
 
     with pytest.raises(NotFinite, match="too large"):
-        encode_rows(rows, F32, target)
+        encode_rows(rows, target)
     capfd.readouterr()
 
 

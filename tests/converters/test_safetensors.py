@@ -17,13 +17,14 @@ from wizard_edge.errors import CannotConvert, Corrupt, WizardEdgeError
 from wizard_edge.gguf_types import GgmlType
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.safetensors import MAX_HEADER, SafetensorsFile
+from wizard_edge_converters.source_files import SourceFile
 
 
 def read_all(path: Path) -> dict[str, tuple[StoredTensor, bytes]]:
-    file = SafetensorsFile(path, path.name)
+    file = SafetensorsFile(SourceFile(path), path.name)
     try:
         return {
-            tensor.name: (tensor, file.read(tensor.offset, tensor.size))
+            tensor.name: (tensor, file.read(tensor, 0, tensor.elements))
             for tensor in file.tensors
         }
     finally:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.converters.checkpoints import sentencepiece_model
 from wizard_edge.errors import CannotConvert, Corrupt
-from wizard_edge_converters.directory import DirectorySideFiles
+from wizard_edge_converters.directory import Directory
 from wizard_edge_converters.tokenizer import (
     ADDED,
     CONFIG,
@@ -32,7 +32,7 @@ def read(folder: Path, size: int = 300, **files: object) -> Vocabulary:
     names = {"added": ADDED, "config": CONFIG}
     for key, value in files.items():
         (folder / names[key]).write_text(json.dumps(value))
-    return read_vocabulary(DirectorySideFiles(folder), size, IDS)
+    return read_vocabulary(Directory(folder), size, IDS)
 
 
 def test_pieces_keep_text_score_and_type(folder: Path) -> None:
@@ -107,7 +107,7 @@ def test_bos_is_added_where_nobody_says(folder: Path) -> None:
 
 def test_a_config_that_calls_eos_bos_is_not_believed(folder: Path) -> None:
     """special ids of several WizardLM repositories have bos `</s>`."""
-    vocabulary = read_vocabulary(DirectorySideFiles(folder), 300, {"bos": 2, "pad": 7})
+    vocabulary = read_vocabulary(Directory(folder), 300, {"bos": 2, "pad": 7})
 
     assert vocabulary.special_ids == {"bos": 1, "eos": 2, "unk": 0, "pad": 7}
     assert "bos is 2" in vocabulary.notes[0]

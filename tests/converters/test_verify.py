@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.converters.running import Converted
 from wizard_edge.errors import Corrupt
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import ValueType
 from wizard_edge_converters.metadata import Entry
-from wizard_edge_converters.pipeline import Converted
-from wizard_edge_converters.plan import Plan
-from wizard_edge_converters.verify import Checks, check_entries, verify_file
+from wizard_edge_converters.plan import OutputFile
+from wizard_edge_converters.quality import quality_entries
+from wizard_edge_converters.verify import Piece, check_entries, verify_file
 
 
 @pytest.fixture
@@ -25,23 +25,29 @@ def good(converted: Callable[[str, str], Converted]) -> Converted:
     return converted("tied", "Q8_0")
 
 
-def sums(path: Path, plan: Plan) -> Checks:
-    """Compute the CRC-32 of every block of a file."""
-    data = path.read_bytes()
-    return {
-        step.name: np.array(
-            [
-                zlib.crc32(data[block.offset :][: step.size // step.rows * block.rows])
-                for block in step.blocks()
-            ],
-            dtype=np.uint32,
-        )
-        for step in plan.steps
-    }
+def pieces(good: Converted, path: Path | None = None) -> list[Piece]:
+    """List the blocks of a file with the CRC-32 that they have in it."""
+    data = (path or good.path).read_bytes()
+    found = []
+    for step in good.plan.steps:
+        for place in step.places:
+            for block in step.blocks():
+                at = place.offset + block.start * place.row_size
+                size = block.rows * place.row_size
+                crc = zlib.crc32(data[at : at + size])
+                found.append(Piece(place.name, at, size, crc))
+    return sorted(found, key=lambda piece: piece.offset)
+
+
+def as_written(good: Converted) -> OutputFile:
+    """Return the file as it was planned, with the figures that were measured."""
+    figures = good.made.deviations
+    entries = {e.key: e for e in quality_entries(figures, figures)}
+    return good.file.with_entries(entries)
 
 
 def test_an_unchanged_file_gives_its_sha256(good: Converted) -> None:
-    digest = verify_file(good.path, good.plan, sums(good.path, good.plan))
+    digest = verify_file(good.path, as_written(good), pieces(good))
 
     assert digest == good.sha256
     assert digest == hashlib.sha256(good.path.read_bytes()).hexdigest()
@@ -49,12 +55,12 @@ def test_an_unchanged_file_gives_its_sha256(good: Converted) -> None:
 
 @pytest.mark.parametrize("where", ["header", "first block", "last block", "size"])
 def test_a_changed_byte_is_noticed(where: str, good: Converted, tmp_path: Path) -> None:
-    steps = sorted(good.plan.steps, key=lambda step: step.offset)
+    found = pieces(good)
     data = bytearray(good.path.read_bytes())
     places = {
         "header": 100,
-        "first block": steps[0].offset,
-        "last block": steps[-1].offset + steps[-1].size - 1,
+        "first block": found[0].offset,
+        "last block": found[-1].offset + found[-1].size - 1,
     }
     if where == "size":
         data += bytes(32)
@@ -65,7 +71,7 @@ def test_a_changed_byte_is_noticed(where: str, good: Converted, tmp_path: Path) 
 
     said = "reads back differently" if where.endswith("block") else where
     with pytest.raises(Corrupt, match=said):
-        verify_file(path, good.plan, sums(good.path, good.plan))
+        verify_file(path, as_written(good), found)
 
 
 @pytest.mark.parametrize(
@@ -88,17 +94,17 @@ def test_a_changed_entry_is_noticed(
     header = read_header(good.path)
     entries = tuple(
         replace(entry, **change) if entry.key == key else entry  # type: ignore[arg-type]
-        for entry in good.plan.entries
+        for entry in as_written(good).entries
     )
 
-    check_entries(header, good.plan.entries)
+    check_entries(header, as_written(good).entries)
     with pytest.raises(Corrupt):
         check_entries(header, entries)
 
 
 def test_a_missing_entry_is_noticed(good: Converted) -> None:
     header = read_header(good.path)
-    more = (*good.plan.entries, Entry("a.b", ValueType.BOOL, True))
+    more = (*as_written(good).entries, Entry("a.b", ValueType.BOOL, True))
 
     with pytest.raises(Corrupt, match="other keys"):
         check_entries(header, more)

@@ -7,6 +7,7 @@ with those of the library once per type, before it writes into our memory.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
@@ -17,11 +18,29 @@ from wizard_edge._llama.library import load
 from wizard_edge.errors import BackendError
 from wizard_edge.gguf_types import GgmlType, row_size
 
+_TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+
+class _TypeTraits(ctypes.Structure):
+    """Source: llama.cpp 0c1e57098, ggml/include/ggml.h, struct ggml_type_traits."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _TO_FLOAT),
+        ("from_float_ref", ctypes.c_void_p),
+    )
+
+
 # Name -> result, arguments. Source: llama.cpp 0c1e57098, ggml/include/ggml.h.
 _FUNCTIONS = {
     "ggml_blck_size": (ctypes.c_int64, [ctypes.c_int]),
     "ggml_type_size": (ctypes.c_size_t, [ctypes.c_int]),
     "ggml_type_name": (ctypes.c_char_p, [ctypes.c_int]),
+    "ggml_get_type_traits": (ctypes.POINTER(_TypeTraits), [ctypes.c_int]),
     "ggml_fp16_to_fp32_row": (
         None,
         [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64],
@@ -96,6 +115,22 @@ def half_to_float(rows: NDArray[np.float16]) -> NDArray[np.float32]:
     return result
 
 
+def dequantize_rows(
+    rows: NDArray[np.uint8], kind: GgmlType, columns: int
+) -> NDArray[np.float32]:
+    """Widen rows of any quantized type to (rows, columns) float32.
+
+    `rows` is (rows, row bytes). Raises: BackendError for a type ggml cannot read.
+    """
+    convert = _to_float(kind)
+    source = np.ascontiguousarray(rows)
+    if source.shape[1] != row_size(kind, columns):
+        raise ValueError(f"rows of {source.shape[1]} bytes of {kind.name}")
+    result = np.empty((len(source), columns), dtype=np.float32)
+    convert(source.ctypes.data, result.ctypes.data, result.size)
+    return result
+
+
 def find_type(name: str) -> GgmlType:
     """Return the tensor type that llama.cpp's log calls `name`, such as q4_K.
 
@@ -128,6 +163,17 @@ def _check_type(kind: GgmlType) -> None:
             f"this llama.cpp stores {kind.name} in blocks of {theirs}, "
             f"not {(kind.block_size, kind.type_size)}"
         )
+
+
+@cache
+def _to_float(kind: GgmlType) -> Callable[[int, int, int], None]:
+    _check_type(kind)
+    traits = _library().ggml_get_type_traits(kind).contents
+    sizes = traits.blck_size, traits.type_size
+    if sizes != (kind.block_size, kind.type_size) or not traits.to_float:
+        raise BackendError(f"this llama.cpp cannot read {kind.name} back")
+    function: Callable[[int, int, int], None] = traits.to_float
+    return function
 
 
 @cache

@@ -1,0 +1,109 @@
+"""What is to be converted, whatever it is read from: tensors, metadata, types.
+
+A `Model` knows what stands between source and plan: which stored tensor becomes
+which GGUF tensor, what the metadata say in a quant, and which types a file of it
+would have that lost nothing, on which llama.cpp's choice of types leans a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from wizard_edge._llama.tensor_types import decide_types
+from wizard_edge.errors import CannotConvert
+from wizard_edge.gguf_types import FileType, GgmlType
+from wizard_edge_converters.checkpoint import Checkpoint
+from wizard_edge_converters.header import lay_out
+from wizard_edge_converters.hparams import read_hparams
+from wizard_edge_converters.metadata import Entry, Provenance, build_metadata
+from wizard_edge_converters.plan import (
+    Wish,
+    lossless_type,
+    plain_types,
+    tensor_entries,
+)
+from wizard_edge_converters.tensors import Match, llama_rules, match_tensors
+from wizard_edge_converters.tokenizer import read_vocabulary
+
+# Quants that only say how to store a number: nothing has to be decided per tensor.
+PLAIN_QUANTS = {"F32": GgmlType.F32, "F16": GgmlType.F16, "BF16": GgmlType.BF16}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model on its way; `between` are the types of the file that loses nothing.
+
+    `describe` gives the metadata of a file of some quant, `skeleton` the part of it
+    that llama.cpp's choice of types needs. `notes` say what was left out.
+    """
+
+    architecture: str
+    matches: tuple[Match, ...]
+    between: Mapping[str, GgmlType]
+    describe: Callable[[str], tuple[Entry, ...]]
+    skeleton: tuple[Entry, ...]
+    is_plain: bool = True
+    notes: tuple[str, ...] = field(default=())
+
+    def wish(self, quant: str) -> Wish:
+        """Choose the type of every tensor in a quant.
+
+        Raises: CannotConvert for a quant that needs an importance matrix;
+        BackendError where llama.cpp refuses.
+        """
+        return Wish(quant, self._types(quant), self.describe(quant))
+
+    def _types(self, quant: str) -> Mapping[str, GgmlType]:
+        if self.is_plain and quant in PLAIN_QUANTS:
+            return plain_types(self.matches, PLAIN_QUANTS[quant])
+        layout = lay_out(self.skeleton, tensor_entries(self.matches, self.between))
+        decision = decide_types(
+            layout.header, layout.size, FileType[quant], self.between
+        )
+        if decision.needs_imatrix:
+            raise CannotConvert(
+                f"{quant} needs an importance matrix",
+                hint="Q4_K_M, IQ4_XS and all larger quants do without one",
+            )
+        return dict(decision.types)
+
+
+def read_model(checkpoint: Checkpoint, provenance: Provenance) -> Model:
+    """Read config, vocabulary and tensor list of a checkpoint.
+
+    Raises: CannotConvert; Corrupt naming file and key or tensor.
+    """
+    hparams = read_hparams(checkpoint)
+    vocabulary = read_vocabulary(checkpoint, hparams.vocabulary, hparams.special_ids)
+    matches = match_tensors(llama_rules(hparams), checkpoint.tensors, checkpoint.name)
+    parameters = _count_parameters(matches)
+    matrix = lossless_type(matches)
+
+    def describe(quant: str) -> tuple[Entry, ...]:
+        return build_metadata(
+            hparams,
+            vocabulary,
+            provenance,
+            parameters=parameters,
+            file_type=FileType[quant],
+        )
+
+    return Model(
+        architecture=hparams.architecture,
+        matches=matches,
+        between=plain_types(matches, matrix),
+        describe=describe,
+        skeleton=build_metadata(
+            hparams,
+            None,
+            provenance,
+            parameters=parameters,
+            file_type=FileType[matrix.name],
+        ),
+        notes=vocabulary.notes,
+    )
+
+
+def _count_parameters(matches: Sequence[Match]) -> int:
+    return sum(match.stored.elements for match in matches)
