@@ -136,4 +136,7 @@ class Checkpoint(SideFiles, Protocol):
     def finish(self, file: str) -> CheckedFile:
         """Check what is left to check of a file that was read. Raises: Corrupt."""
 
+    def others(self) -> Sequence[CheckedFile]:
+        """Check the files that were read beside those of `tensors`. Raises: Corrupt."""
+
     def close(self) -> None: ...

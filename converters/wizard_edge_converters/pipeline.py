@@ -22,12 +22,12 @@ from wizard_edge.receipts import CheckedFile
 from wizard_edge.refs import DEFAULT_QUANT, parse_quant
 from wizard_edge.templates import find_template
 from wizard_edge_converters.checkpoint import Checkpoint
-from wizard_edge_converters.directory import open_checkpoint
 from wizard_edge_converters.journal import StepDone
 from wizard_edge_converters.metadata import Provenance
 from wizard_edge_converters.model import Model, read_model
 from wizard_edge_converters.plan import OutputFile, Plan, plan_conversion
 from wizard_edge_converters.quality import Deviation, quality_entries
+from wizard_edge_converters.sources import open_source
 from wizard_edge_converters.split import split_paths
 from wizard_edge_converters.verify import first_damaged, pieces_of, verify_file
 from wizard_edge_converters.work import write_tensors
@@ -120,12 +120,14 @@ class Conversion:
     weights: tuple[CheckedFile, ...]
 
 
-def plan_directory(source: Path, options: ConvertOptions) -> Plan:
+def plan_directory(
+    source: Path, options: ConvertOptions, *, base: Path | None = None
+) -> Plan:
     """Decide how to convert a checkpoint directory; writes nothing.
 
     Raises: as `convert`, but for what only reading the weights brings to light.
     """
-    with open_checkpoint(source) as checkpoint:
+    with open_source(source, base) as checkpoint:
         return plan_checkpoint(checkpoint, source.absolute().name, options)
 
 
@@ -134,10 +136,12 @@ def convert(
     outputs: Sequence[Path],
     options: ConvertOptions,
     *,
+    base: Path | None = None,
     progress: Progress = silent,
 ) -> Conversion:
     """Convert a checkpoint directory to a GGUF file for each quant of the options.
 
+    A weight delta needs the directory of its base.
     Events: `convert` in source bytes, `verify` in output bytes.
     Raises: MissingFile; UsageError; Corrupt; CannotConvert for no checkpoint, an
     architecture or a quant that cannot be had; NotEnough before the first byte;
@@ -145,7 +149,7 @@ def convert(
     """
     for output in outputs:
         check_output(_followed(output), overwrite=options.overwrite)
-    with open_checkpoint(source) as checkpoint:
+    with open_source(source, base) as checkpoint:
         _keep_apart(source, outputs)
         return convert_checkpoint(
             checkpoint, source.absolute().name, outputs, options, progress=progress

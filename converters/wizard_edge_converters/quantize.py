@@ -102,6 +102,11 @@ def encode_rows(
     return result
 
 
+def widen(data: bytes, kind: GgmlType) -> NDArray[np.float32]:
+    """Widen stored F32, F16 or BF16 numbers to (count,) float32, exactly."""
+    return to_f32(np.frombuffer(data, dtype=_STORED[kind]), kind)
+
+
 def _as_rows(data: bytes, kind: GgmlType, count: int, columns: int) -> Rows:
     """View stored bytes as (count, columns) numbers, or as rows of packed bytes."""
     if kind in _STORED:

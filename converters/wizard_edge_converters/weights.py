@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -90,6 +90,9 @@ class FileCheckpoint:
 
     def finish(self, file: str) -> CheckedFile:
         return self._files[file].finish()
+
+    def others(self) -> Sequence[CheckedFile]:
+        return ()
 
     def close(self) -> None:
         for file in self._files.values():

@@ -163,6 +163,8 @@ def _read_blocks(
         for number, step in missing:
             yield from _read_step(number, step, checkpoint)
         journal.add_file(checkpoint.finish(file))
+    for checked in checkpoint.others():
+        journal.add_file(checked)
 
 
 def _read_step(number: int, step: Step, checkpoint: Checkpoint) -> Iterator[_Read]:
