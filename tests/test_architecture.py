@@ -26,6 +26,7 @@ LAYERS = {
     "gguf_rules": 1,
     "gguf_types": 1,
     "gguf_vocabulary": 1,
+    "hashing": 1,
     "models": 1,
     "paths": 1,
     "receipts": 1,
