@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wizard_edge.errors import UsageError
-from wizard_edge.names import CommitId, ModelName, RelPath, RepoId, Sha256
+from wizard_edge.names import BlobId, CommitId, ModelName, RelPath, RepoId, Sha256
 from wizard_edge.paths import place
 
 HOSTILE = [
@@ -49,9 +49,9 @@ def test_hostile_names_are_no_paths(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-@pytest.mark.parametrize("kind", [Sha256, CommitId, RepoId, ModelName])
+@pytest.mark.parametrize("kind", [Sha256, CommitId, BlobId, RepoId, ModelName])
 def test_hostile_names_are_nothing_else_either(
-    text: str, kind: type[Sha256 | CommitId | RepoId | ModelName]
+    text: str, kind: type[Sha256 | CommitId | BlobId | RepoId | ModelName]
 ) -> None:
     with pytest.raises(UsageError):
         kind.parse(text)
@@ -66,6 +66,7 @@ def test_what_is_no_text_is_refused(value: object) -> None:
 def test_good_names_pass() -> None:
     assert Sha256.parse("0" * 64) == "0" * 64
     assert CommitId.parse("a1" * 20) == "a1" * 20
+    assert BlobId.parse("a1" * 20) == "a1" * 20
     assert RepoId.parse("TheBloke/WizardLM-13B-V1.2-GGUF").count("/") == 1
     assert ModelName.parse("wizardlm-13b-v1.2") == "wizardlm-13b-v1.2"
     assert RelPath.parse("a b/Ünïcode-Q4_K_M.gguf")

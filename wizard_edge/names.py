@@ -62,6 +62,16 @@ class CommitId(_Name):
         return _COMMIT.fullmatch(text) is not None
 
 
+class BlobId(_Name):
+    """What git calls the content of one file: 40 lower-case hex digits."""
+
+    what = "git blob (40 lower-case hex digits)"
+
+    @classmethod
+    def fits(cls, text: str) -> bool:
+        return _COMMIT.fullmatch(text) is not None
+
+
 class RepoId(_Name):
     """`owner/name` of a repository on the hub."""
 
