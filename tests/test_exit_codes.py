@@ -139,8 +139,8 @@ CASES = [
         "download",
         ("pull", "wizardlm-13b-v1.2"),
         4,
-        "wizardlm-13b-v1.2: downloads from the hub are not in this release yet",
-        "with the original weights on this machine: 'wizard-edge convert DIR'",
+        "wizardlm-13b-v1.2: downloads of ready files are not in this release yet",
+        "wizard-edge pull wizardlm-13b-v1.2:Q4_K_M --from weights",
     ),
     Case(
         "truncated shard",

@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from wizard_edge.errors import UsageError
+from wizard_edge.conversion import QuantRules, Weights
+from wizard_edge.errors import HubError, Interrupted, UsageError
 from wizard_edge.names import RepoId, Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import CheckedFile
@@ -38,6 +40,7 @@ _ENCODING = "1"
 _LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _MAX_NOTE = 200
 _NAMELESS = "model"
+_GO_ON = "the same command goes on where this one stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class ConvertOptions:
     source_repo: RepoId | None = None
     source_revision: str | None = None
     threads: int | None = None
+    rules: QuantRules = field(default_factory=QuantRules)
     split_max_size: int | None = None
     overwrite: bool = False
 
@@ -120,40 +124,50 @@ class Conversion:
     weights: tuple[CheckedFile, ...]
 
 
-def plan_directory(
-    source: Path, options: ConvertOptions, *, base: Path | None = None
+def plan_source(
+    source: Weights, options: ConvertOptions, *, base: Weights | None = None
 ) -> Plan:
-    """Decide how to convert a checkpoint directory; writes nothing.
+    """Decide how to convert original weights; writes nothing.
 
     Raises: as `convert`, but for what only reading the weights brings to light.
     """
-    with open_source(source, base) as checkpoint:
-        return plan_checkpoint(checkpoint, source.absolute().name, options)
+    with open_source(source, base) as opened:
+        return plan_checkpoint(opened.checkpoint, opened.title, options)
 
 
 def convert(
-    source: Path,
+    source: Weights,
     outputs: Sequence[Path],
     options: ConvertOptions,
     *,
-    base: Path | None = None,
+    base: Weights | None = None,
+    environ: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Conversion:
-    """Convert a checkpoint directory to a GGUF file for each quant of the options.
+    """Convert original weights to a GGUF file for each quant of the options.
 
-    A weight delta needs the directory of its base.
+    A weight delta needs its base. `environ` says how to reach the hub.
     Events: `convert` in source bytes, `verify` in output bytes.
     Raises: MissingFile; UsageError; Corrupt; CannotConvert for no checkpoint, an
     architecture or a quant that cannot be had; NotEnough before the first byte;
     BackendError. After an error the outputs are as they were before.
     """
-    for output in outputs:
-        check_output(_followed(output), overwrite=options.overwrite)
-    with open_source(source, base) as checkpoint:
-        _keep_apart(source, outputs)
+    check_outputs(source, outputs, overwrite=options.overwrite)
+    with open_source(source, base, environ=environ) as opened:
         return convert_checkpoint(
-            checkpoint, source.absolute().name, outputs, options, progress=progress
+            opened.checkpoint, opened.title, outputs, options, progress=progress
         )
+
+
+def check_outputs(source: Weights, outputs: Sequence[Path], *, overwrite: bool) -> None:
+    """See that outputs can be written and are no part of what is read.
+
+    Raises: MissingFile; UsageError.
+    """
+    for output in outputs:
+        check_output(_followed(output), overwrite=overwrite)
+        if isinstance(source, Path) and source.is_dir():
+            _keep_apart(source, output)
 
 
 def plan_checkpoint(checkpoint: Checkpoint, name: str, options: ConvertOptions) -> Plan:
@@ -182,11 +196,17 @@ def convert_checkpoint(
     outputs: Sequence[Path],
     options: ConvertOptions,
     *,
+    partial: Path | None = None,
     progress: Progress = silent,
 ) -> Conversion:
-    """Convert an open checkpoint; see `convert`."""
+    """Convert an open checkpoint; see `convert`.
+
+    `partial` is the folder for what is not finished, None for that of the outputs.
+    """
     plan = plan_checkpoint(checkpoint, name, options)
-    return carry_out(plan, checkpoint, outputs, options, progress=progress)
+    return carry_out(
+        plan, checkpoint, outputs, options, partial=partial, progress=progress
+    )
 
 
 def carry_out(
@@ -195,9 +215,10 @@ def carry_out(
     outputs: Sequence[Path],
     options: ConvertOptions,
     *,
+    partial: Path | None = None,
     progress: Progress = silent,
 ) -> Conversion:
-    """Read, quantize, write and verify what was planned."""
+    """Read, quantize, write and verify what was planned; see `convert_checkpoint`."""
     paths = [
         path
         for output, target in zip(outputs, plan.targets, strict=True)
@@ -207,7 +228,10 @@ def carry_out(
         check_output(path, overwrite=options.overwrite)
     sizes = [file.size for file in plan.files]
     key = plan_key(plan, checkpoint.identity)
-    with replacing(paths, sizes, key, keep=checkpoint.is_remote) as work:
+    with (
+        resumable(keep=checkpoint.is_remote),
+        replacing(paths, sizes, key, keep=checkpoint.is_remote, folder=partial) as work,
+    ):
         part_paths = [part.path for part in work.parts]
         journal = work.journal
         sound = first_damaged(plan, journal.progress.steps, part_paths)
@@ -229,6 +253,21 @@ def carry_out(
         weights = tuple(journal.progress.files.values())
     made = _made(plan, paths, digests, deviations)
     return Conversion(made, plan, weights)
+
+
+@contextmanager
+def resumable(*, keep: bool) -> Iterator[None]:
+    """Say how to go on, where what was fetched is kept for the next run."""
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        if not keep:
+            raise
+        raise Interrupted(hint=_GO_ON) from err
+    except HubError as err:
+        if keep:
+            err.hint = f"{err.hint}; {_GO_ON}" if err.hint else _GO_ON
+        raise
 
 
 def plan_key(plan: Plan, identity: str) -> str:
@@ -338,11 +377,10 @@ def _followed(output: Path) -> Path:
     return output.resolve() if output.is_symlink() else output
 
 
-def _keep_apart(source: Path, outputs: Sequence[Path]) -> None:
+def _keep_apart(source: Path, output: Path) -> None:
     """Refuse an output that is a file of the checkpoint itself."""
-    for output in outputs:
-        if output.exists() and any(output.samefile(file) for file in source.iterdir()):
-            raise UsageError(f"the output is a part of the checkpoint: {output}")
+    if output.exists() and any(output.samefile(file) for file in source.iterdir()):
+        raise UsageError(f"the output is a part of the checkpoint: {output}")
 
 
 def _is_note(text: str) -> bool:

@@ -156,6 +156,14 @@ class Plan:
         return sum(target.size for target in self.targets)
 
     @property
+    def weight_files(self) -> dict[str, int]:
+        """How many bytes of which weight files become tensors."""
+        sizes: Counter[str] = Counter()
+        for step in self.steps:
+            sizes[step.source.file] += step.source.size
+        return dict(sizes)
+
+    @property
     def peak_disk_bytes(self) -> int:
         """The checkpoint is read where it lies, or as it arrives: it takes nothing."""
         return self.output_bytes + JOURNAL_RESERVE

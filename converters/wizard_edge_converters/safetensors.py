@@ -61,7 +61,7 @@ class SafetensorsFile:
         return self._file.mark()
 
     def resume(self, mark: str) -> None:
-        self._file.resume(mark)
+        self._file.resume(mark, sums=False)
 
     def finish(self) -> CheckedFile:
         # The format carries no sums.
@@ -73,11 +73,11 @@ class SafetensorsFile:
 
 def _read_tensors(file: ByteSource, name: str) -> tuple[StoredTensor, ...]:
     refuse_pointer(file)
-    (length,) = _LENGTH.unpack(file.read(0, _LENGTH.size))
+    (length,) = _LENGTH.unpack(file.peek(0, _LENGTH.size))
     if length > MAX_HEADER:
         raise Corrupt(file.path, f"a header of {length} bytes, at most {MAX_HEADER}")
     data_offset = _LENGTH.size + length
-    header = parse_json(file.read(_LENGTH.size, length), str(file.path))
+    header = parse_json(file.peek(_LENGTH.size, length), str(file.path))
     header.pop(_METADATA, None)
     found = [
         (*_read_range(file, tensor, entry), tensor, entry)

@@ -6,53 +6,114 @@ that there is nothing to convert.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wizard_edge.conversion import Converted, Cost, ModelFacts
+from wizard_edge.conversion import (
+    Converted,
+    ConvertedFile,
+    Cost,
+    ModelFacts,
+    QuantCost,
+    Recipe,
+    Weights,
+)
 from wizard_edge.progress import Progress
+
+if TYPE_CHECKING:
+    from wizard_edge.names import CommitId
+    from wizard_edge_converters.pipeline import Conversion, ConvertOptions, Made
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Converts checkpoint directories; `overwrite` replaces an output that is there."""
+    """Converts checkpoints; `overwrite` replaces an output that is there.
+
+    `environ` says how to reach the hub.
+    """
 
     overwrite: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
 
-    def estimate(self, source: Path, *, quant: str) -> Cost:
+    def estimate(self, source: Weights, recipe: Recipe, facts: ModelFacts) -> Cost:
         """Say what a conversion takes; see `wizard_edge.conversion.Convert`."""
         from wizard_edge_converters import pipeline
+        from wizard_edge_converters.sources import open_source
+        from wizard_edge_converters.speed import expected_seconds
 
-        plan = pipeline.plan_directory(source, pipeline.ConvertOptions((quant,)))
+        with open_source(source, recipe.base, environ=self.environ) as opened:
+            options = self._options(recipe, facts, opened.revision)
+            plan = pipeline.plan_checkpoint(opened.checkpoint, opened.title, options)
         return Cost(
             read_bytes=plan.read_bytes,
-            output_bytes=plan.output_bytes,
             peak_disk_bytes=plan.peak_disk_bytes,
             peak_memory_bytes=plan.peak_memory_bytes,
-            tensors=plan.targets[0].tensors,
+            quants=tuple(
+                QuantCost(target.quant, target.size, target.tensors)
+                for target in plan.targets
+            ),
+            files=plan.weight_files,
+            seconds=expected_seconds(
+                plan, threads=pipeline.usable_threads(recipe.threads)
+            ),
         )
 
     def convert(
         self,
-        source: Path,
-        output: Path,
-        *,
-        quant: str,
+        source: Weights,
+        outputs: Sequence[Path],
+        recipe: Recipe,
         facts: ModelFacts,
+        *,
+        partial: Path | None = None,
         progress: Progress,
-    ) -> Converted:
-        """Write one GGUF file; see `wizard_edge.conversion.Convert`."""
+    ) -> tuple[Converted, ...]:
+        """Write one GGUF file for each quant; see `wizard_edge.conversion.Convert`."""
         from wizard_edge_converters import pipeline
+        from wizard_edge_converters.sources import open_source
 
-        options = pipeline.ConvertOptions(
-            quants=(quant,),
+        pipeline.check_outputs(source, outputs, overwrite=self.overwrite)
+        with open_source(
+            source, recipe.base, environ=self.environ, keep=recipe.keep_weights
+        ) as opened:
+            done = pipeline.convert_checkpoint(
+                opened.checkpoint,
+                opened.title,
+                outputs,
+                self._options(recipe, facts, opened.revision),
+                partial=partial,
+                progress=progress,
+            )
+        return tuple(_converted(made, done, opened.revision) for made in done.made)
+
+    def _options(
+        self, recipe: Recipe, facts: ModelFacts, revision: CommitId | None
+    ) -> ConvertOptions:
+        from wizard_edge_converters.pipeline import ConvertOptions
+
+        return ConvertOptions(
+            quants=recipe.quants,
             name=facts.title,
             template=facts.template,
             licenses=tuple(license.id for license in facts.licenses),
             source_repo=facts.origin.repo,
-            source_revision=facts.origin.revision,
+            source_revision=revision or facts.origin.revision,
+            threads=recipe.threads,
+            rules=recipe.rules,
+            split_max_size=recipe.split_max_size,
             overwrite=self.overwrite,
         )
-        done = pipeline.convert(source, [output], options, progress=progress)
-        [made] = done.made
-        return Converted(made.path, made.size, made.sha256)
+
+
+def _converted(made: Made, done: Conversion, revision: CommitId | None) -> Converted:
+    quality = {
+        f"{name}.{kind}": value
+        for kind, deviation in sorted(made.deviations.items())
+        for name, value in deviation.figures.items()
+    }
+    files = tuple(
+        ConvertedFile(file.path, file.size, file.sha256) for file in made.files
+    )
+    return Converted(made.quant, files, quality, done.weights, revision)

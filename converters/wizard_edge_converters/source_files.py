@@ -41,14 +41,20 @@ class ByteSource(Protocol):
     def is_stream(self) -> bool:
         """Whether only reading from front to back is cheap."""
 
+    def peek(self, offset: int, size: int) -> bytes:
+        """Look at a few bytes anywhere. Raises: as `read`."""
+
     def read(self, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes. Raises: Corrupt when the file ends before."""
+        """Read exactly `size` bytes, of a stream in increasing order of offset.
+
+        Raises: Corrupt when the file ends before.
+        """
 
     def mark(self) -> str:
         """Describe how far the file was read, for `resume`."""
 
-    def resume(self, mark: str) -> None:
-        """Go on where another run took the mark. Raises: ValueError."""
+    def resume(self, mark: str, *, sums: bool) -> None:
+        """Go on where another run took the mark; `sums` as in `finish`."""
 
     def finish(self, *, sums: bool) -> CheckedFile:
         """Check the whole; `sums` says that sums inside the file were compared."""
@@ -72,6 +78,9 @@ class SourceFile:
         self.size = status.st_size
         self.identity = f"{status.st_size} bytes of {status.st_mtime_ns} ns"
 
+    def peek(self, offset: int, size: int) -> bytes:
+        return self.read(offset, size)
+
     def read(self, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes. Raises: Corrupt when the file ends before."""
         try:
@@ -90,7 +99,7 @@ class SourceFile:
     def mark(self) -> str:
         return ""
 
-    def resume(self, mark: str) -> None:
+    def resume(self, mark: str, *, sums: bool) -> None:
         """Do nothing: a file can be read anywhere."""
 
     def finish(self, *, sums: bool) -> CheckedFile:
@@ -130,7 +139,7 @@ class SourceFile:
 
 def refuse_pointer(source: ByteSource) -> None:
     """Notice a git-lfs checkout without its content. Raises: Corrupt."""
-    if source.read(0, min(source.size, len(_LFS_POINTER))) == _LFS_POINTER:
+    if source.peek(0, min(source.size, len(_LFS_POINTER))) == _LFS_POINTER:
         raise Corrupt(
             source.path,
             "is a git-lfs pointer, not the file itself",

@@ -82,7 +82,7 @@ class TorchFile:
             for name, (done, crc) in state["members"].items()
             if name in self._members
         }
-        self._file.resume(state["file"])
+        self._file.resume(state["file"], sums=True)
 
     def finish(self) -> CheckedFile:
         for name, (done, crc) in self._progress.items():
@@ -103,7 +103,7 @@ class TorchFile:
         start = self._starts.get(member.name)
         if start is None:
             try:
-                start = locate(self._file.read, member)
+                start = locate(self._file.peek, member)
             except BadZip as err:
                 raise Corrupt(self._file.path, str(err)) from err
             self._starts[member.name] = start
@@ -145,7 +145,7 @@ class TorchFile:
             )
 
     def _read_member(self, member: Member) -> bytes:
-        data = self._file.read(self._locate(member), member.size)
+        data = self._file.peek(self._locate(member), member.size)
         self._compare(member, zlib.crc32(data))
         return data
 
@@ -156,14 +156,14 @@ class TorchFile:
 
 def _read_directory(file: ByteSource) -> dict[str, Member]:
     refuse_pointer(file)
-    start = file.read(0, min(file.size, len(_LEGACY_START)))
+    start = file.peek(0, min(file.size, len(_LEGACY_START)))
     if start == _LEGACY_START:
         raise CannotConvert(
             f"{file.path} is in the format of torch before 1.6",
             hint="load and save it once with a current torch, or use safetensors",
         )
     try:
-        return read_members(file.read, file.size)
+        return read_members(file.peek, file.size)
     except BadZip as err:
         raise Corrupt(
             file.path, str(err), hint="the file may be cut off: fetch it again"

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NoReturn
 
-from wizard_edge.errors import MissingFile, NotEnough, Refused, UsageError
+from wizard_edge.errors import Corrupt, MissingFile, NotEnough, Refused, UsageError
 from wizard_edge.files import move_into_place
 from wizard_edge_converters.journal import Journal
 
@@ -113,16 +113,24 @@ def check_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def replacing(
-    outputs: Sequence[Path], sizes: Sequence[int], key: str, *, keep: bool
+    outputs: Sequence[Path],
+    sizes: Sequence[int],
+    key: str,
+    *,
+    keep: bool,
+    folder: Path | None = None,
 ) -> Iterator[Workplace]:
     """Give part files that become `outputs` when the block ends well.
 
-    `key` tells plans apart. After an error all is removed, or with `keep` left for
-    the next run, unless the journal was closed meanwhile.
+    `key` tells plans apart. `folder` is where the parts lie, on the file system of
+    the outputs; None means beside them. After an error all is removed, or with `keep`
+    left for the next run, unless bytes were found to be wrong.
     Raises: NotEnough; Refused when the folder cannot be written to, or another
     process makes the same files.
     """
-    paths = [_part_path(output, key) for output in outputs]
+    paths = [
+        _part_path(output, key, number, folder) for number, output in enumerate(outputs)
+    ]
     journal_path = paths[0].with_suffix(".journal")
     check_space(outputs[0].parent, sum(sizes) - sum(map(_allocated, paths)))
     with _locked(outputs[0], journal_path.with_suffix(".lock")):
@@ -142,6 +150,9 @@ def replacing(
             for path, output in zip(paths, outputs, strict=True):
                 move_into_place(path, output)
             done = True
+        except Corrupt:
+            keep = False
+            raise
         except OSError as err:
             _refuse_full_disk(paths[0], sum(sizes), err)
         finally:
@@ -179,7 +190,9 @@ def _locked(output: Path, path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _part_path(output: Path, key: str) -> Path:
+def _part_path(output: Path, key: str, number: int, folder: Path | None) -> Path:
+    if folder is not None:
+        return folder / f"{key[:32]}.{number}.part"
     # Short, since a name has 255 bytes at most; in the same folder, to be renamed.
     return output.with_name(f".{output.name[:64]}.{key[:16]}.part")
 

@@ -283,7 +283,10 @@ def test_pull_dry_run_of_what_is_there(cli: Cli, installed: Install) -> None:
         "output_bytes": 0,
         "peak_disk_bytes": 0,
         "peak_memory_bytes": 0,
+        "seconds": 0,
         "tensors": {},
+        "quants": [],
+        "files": {},
     }
 
 

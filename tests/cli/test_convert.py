@@ -87,8 +87,8 @@ def test_dry_run_says_what_it_would_take(
     } <= set(cost)
     assert set(cost["tensors"]) == {"F16", "F32"}
     assert [line.split("  ")[0] for line in lines] == [
-        *("model", "to read", "to write", "disk at most", "memory at most"),
-        "tensors",
+        *("model", "to read", "to write F16", "disk at most", "memory at most"),
+        "time here",
     ]
     assert not home.exists()
 

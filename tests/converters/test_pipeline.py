@@ -38,7 +38,7 @@ from wizard_edge.errors import (
 from wizard_edge.gguf_rules import read_valid
 from wizard_edge.names import RepoId
 from wizard_edge.progress import ProgressEvent
-from wizard_edge_converters.pipeline import ConvertOptions, plan_directory
+from wizard_edge_converters.pipeline import ConvertOptions, plan_source
 from wizard_edge_converters.plan import JOURNAL_RESERVE
 
 Convert = Callable[[str, str], Converted]
@@ -117,7 +117,7 @@ def test_the_result_says_what_was_written(source: Path, output: Path) -> None:
 def test_the_plan_is_known_without_writing(source: Path, output: Path) -> None:
     options = ConvertOptions(quants=("Q4_K_M",))
 
-    plan = plan_directory(source, options)
+    plan = plan_source(source, options)
 
     assert left_in(output) == []
     written = convert(source, output, options)
@@ -459,7 +459,7 @@ def test_ctrl_c_leaves_nothing_behind(stage: str, source: Path, output: Path) ->
 def test_a_disk_too_small_is_noticed_before_the_first_byte(
     source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = plan_directory(source, ConvertOptions(quants=("Q8_0",))).output_bytes
+    needed = plan_source(source, ConvertOptions(quants=("Q8_0",))).output_bytes
     usage = shutil.disk_usage(output.parent)
     small = type(usage)(usage.total, usage.used, needed)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: small)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from tests.gguf_files import small_llama, string
-from wizard_edge.conversion import Converted, Cost, ModelFacts
+from wizard_edge.conversion import (
+    Converted,
+    ConvertedFile,
+    Cost,
+    ModelFacts,
+    QuantCost,
+    Recipe,
+    Weights,
+)
 from wizard_edge.errors import CannotConvert
 from wizard_edge.gguf import KEY_LICENSES, KEY_TEMPLATE
 from wizard_edge.names import Sha256
 from wizard_edge.progress import Progress, ProgressEvent
-from wizard_edge.service.conversions import Stored, convert_to_store
+from wizard_edge.service.conversions import Request, Stored, convert_to_store
 from wizard_edge.service.installation import Installation, open_installation
 
 # 2026-01-02T03:04:05Z
 NOW = 1767323045.0
 COST = Cost(
     read_bytes=4000,
-    output_bytes=1000,
     peak_disk_bytes=1000,
     peak_memory_bytes=100,
-    tensors={"F32": 12},
+    quants=(QuantCost("F32", 1000, {"F32": 12}),),
+    files={"model.safetensors": 4000},
+    seconds=1.0,
 )
 
 
@@ -30,36 +40,46 @@ class SmallConvert:
 
     def __init__(self, *, fail: BaseException | None = None) -> None:
         self.fail = fail
-        self.calls: list[tuple[Path, str, ModelFacts]] = []
+        self.calls: list[tuple[Weights, Recipe, ModelFacts]] = []
 
-    def estimate(self, source: Path, *, quant: str) -> Cost:
+    def estimate(self, source: Weights, recipe: Recipe, facts: ModelFacts) -> Cost:
         _check(source)
         return COST
 
     def convert(
         self,
-        source: Path,
-        output: Path,
-        *,
-        quant: str,
+        source: Weights,
+        outputs: Sequence[Path],
+        recipe: Recipe,
         facts: ModelFacts,
+        *,
+        partial: Path | None = None,
         progress: Progress,
-    ) -> Converted:
+    ) -> tuple[Converted, ...]:
         _check(source)
-        self.calls.append((source, quant, facts))
-        file = small_llama()
-        if facts.template:
-            file.set(KEY_TEMPLATE, string(facts.template))
-        ids = " ".join(license.id for license in facts.licenses)
-        file.set(KEY_LICENSES, string(ids))
-        content = file.build()
-        output.write_bytes(content[: len(content) // 2])
+        self.calls.append((source, recipe, facts))
+        content = _small_model(facts)
+        for output in outputs:
+            output.write_bytes(content[: len(content) // 2])
         progress(ProgressEvent("convert", 1, 2))
         if self.fail:
             raise self.fail
-        output.write_bytes(content)
         digest = Sha256.parse(sha256(content).hexdigest())
-        return Converted(output, len(content), digest)
+        done = []
+        for quant, output in zip(recipe.quants, outputs, strict=True):
+            output.write_bytes(content)
+            file = ConvertedFile(output, len(content), digest)
+            done.append(Converted(quant, (file,), {"rms_error.F16": 0.5}))
+        return tuple(done)
+
+
+def _small_model(facts: ModelFacts) -> bytes:
+    file = small_llama()
+    if facts.template:
+        file.set(KEY_TEMPLATE, string(facts.template))
+    ids = " ".join(license.id for license in facts.licenses)
+    file.set(KEY_LICENSES, string(ids))
+    return file.build()
 
 
 def an_installation(tmp_path: Path, **environ: str) -> Installation:
@@ -85,7 +105,9 @@ def stored(installation: Installation, folder: Path, quant: str = "Q8_0") -> Sto
     """Install a small model that goes by the name of its folder."""
     if not folder.exists():
         a_checkpoint(folder)
-    return convert_to_store(installation, f"{folder}/", quant, convert=SmallConvert())
+    request = Request(f"{folder}/", Recipe((quant,)))
+    [result] = convert_to_store(installation, request, convert=SmallConvert())
+    return result
 
 
 def tree(folder: Path) -> list[str]:
@@ -97,6 +119,6 @@ def tree(folder: Path) -> list[str]:
     )
 
 
-def _check(source: Path) -> None:
-    if not (source / "config.json").exists():
+def _check(source: Weights) -> None:
+    if isinstance(source, Path) and not (source / "config.json").exists():
         raise CannotConvert(f"no config.json in {source}")

@@ -27,7 +27,7 @@ from wizard_edge.service.chat import (
 )
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.prompts import show_prompt
-from wizard_edge.service.pull import pull
+from wizard_edge.service.pull import PullRequest, pull
 from wizard_edge.service.targets import find_target
 from wizard_edge.templates import Message
 from wizard_edge_converters.seam import Pipeline
@@ -42,7 +42,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
         "WIZARD_EDGE_CONFIG": str(folder / "config"),
     }
     installation = open_installation(environ)
-    pull(installation, "apprentice", convert=Pipeline())
+    pull(installation, PullRequest("apprentice"), convert=Pipeline())
     return installation
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,10 @@ from tests.service.fakes import (
     tree,
 )
 from wizard_edge import __version__
-from wizard_edge.conversion import ModelFacts
+from wizard_edge.conversion import HubWeights, ModelFacts, Recipe
 from wizard_edge.errors import (
     CannotConvert,
     ConfigError,
-    HubError,
     MissingFile,
     UnknownModel,
     UnknownQuant,
@@ -28,25 +28,36 @@ from wizard_edge.errors import (
 from wizard_edge.names import CommitId, ModelName, RelPath, RepoId, Sha256
 from wizard_edge.receipts import Origin, Receipt, StoredFile
 from wizard_edge.service.conversions import (
+    Request,
     convert_to_file,
     convert_to_store,
     estimate_conversion,
     find_checkpoint,
 )
+from wizard_edge.service.installation import Installation
+
+
+# Any: what `Request` takes beside source and quant.
+def request(source: str | Path, quant: str = "F16", **said: Any) -> Request:
+    return Request(str(source), Recipe((quant,)), **said)
+
+
+def facts_of(installation: Installation, source: str | Path, **said: Any) -> ModelFacts:
+    return find_checkpoint(installation, request(source, **said))[0].facts
 
 
 def test_a_checkpoint_becomes_a_model_with_its_whole_receipt(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
     source = a_checkpoint(tmp_path / "My Model")
 
-    result = convert_to_store(
-        installation,
+    wanted = request(
         f"{source}/",
         "q4_k_m",
-        convert=SmallConvert(),
         template="alpaca",
         licenses=["apache-2.0", "own-licence"],
     )
+
+    [result] = convert_to_store(installation, wanted, convert=SmallConvert())
 
     content = result.path.read_bytes()
     assert result.already is False
@@ -69,6 +80,7 @@ def test_a_checkpoint_becomes_a_model_with_its_whole_receipt(tmp_path: Path) -> 
         parameters=result.receipt.parameters,
         tool=f"wizard-edge {__version__}",
         created="2026-01-02T03:04:05Z",
+        quality={"rms_error.F16": 0.5},
     )
     assert (
         installation.store.find(ModelName.parse("my-model")).receipt == result.receipt
@@ -92,7 +104,7 @@ def test_a_conversion_that_ends_early_leaves_nothing(
 
     with pytest.raises(type(error)):
         convert_to_store(
-            installation, f"{source}/", "F16", convert=SmallConvert(fail=error)
+            installation, request(source), convert=SmallConvert(fail=error)
         )
 
     assert tree(installation.home.root) == []
@@ -105,8 +117,7 @@ def test_a_conversion_that_fails_keeps_the_model_of_before(tmp_path: Path) -> No
     with pytest.raises(CannotConvert):
         convert_to_store(
             installation,
-            f"{tmp_path / 'model'}/",
-            "Q8_0",
+            request(tmp_path / "model", "Q8_0"),
             convert=SmallConvert(fail=CannotConvert("no")),
             overwrite=True,
         )
@@ -121,7 +132,7 @@ def test_a_folder_called_like_a_registered_model_is_taken_for_it(
     installation = an_installation(tmp_path)
     source = a_checkpoint(tmp_path / "WizardLM-13B-V1.2")
 
-    facts = find_checkpoint(installation, str(source)).facts
+    facts = facts_of(installation, source)
 
     assert facts == ModelFacts(
         name=ModelName.parse("wizardlm-13b-v1.2"),
@@ -139,7 +150,7 @@ def test_a_snapshot_of_the_hubs_cache_is_known_by_its_repository(
     cache = tmp_path / "models--WizardLMTeam--WizardLM-13B-V1.2/snapshots" / commit
     source = a_checkpoint(cache)
 
-    facts = find_checkpoint(an_installation(tmp_path), str(source)).facts
+    facts = facts_of(an_installation(tmp_path), source)
 
     assert facts.name == "wizardlm-13b-v1.2"
     assert facts.origin == Origin(
@@ -153,18 +164,16 @@ def test_a_name_that_is_given_is_the_one(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
     source = str(a_checkpoint(tmp_path / "WizardLM-13B-V1.2"))
 
-    assert find_checkpoint(installation, source, name="mine").facts.name == "mine"
-    assert find_checkpoint(installation, source, name="70b").facts.name == (
-        "wizardlm-70b-v1.0"
-    )
+    assert facts_of(installation, source, name="mine").name == "mine"
+    assert facts_of(installation, source, name="70b").name == ("wizardlm-70b-v1.0")
 
 
 def test_what_was_given_is_stronger_than_the_registry(tmp_path: Path) -> None:
     source = a_checkpoint(tmp_path / "WizardLM-13B-V1.2")
 
-    facts = find_checkpoint(
-        an_installation(tmp_path), str(source), template="alpaca", licenses=["mine"]
-    ).facts
+    facts = facts_of(
+        an_installation(tmp_path), source, template="alpaca", licenses=["mine"]
+    )
 
     assert facts.template == "alpaca"
     assert [license.id for license in facts.licenses] == ["mine"]
@@ -175,9 +184,7 @@ def test_an_unknown_licence_is_recorded_with_a_warning(
 ) -> None:
     source = str(a_checkpoint(tmp_path / "model"))
 
-    find_checkpoint(
-        an_installation(tmp_path), source, licenses=["apache-2.0", "apache-2"]
-    )
+    facts_of(an_installation(tmp_path), source, licenses=["apache-2.0", "apache-2"])
 
     [record] = caplog.records
     assert record.getMessage().startswith(
@@ -189,7 +196,7 @@ def test_a_delta_is_refused_by_its_name(tmp_path: Path) -> None:
     source = a_checkpoint(tmp_path / "WizardLM-13B-V1.0")
 
     with pytest.raises(CannotConvert, match="a weight delta of"):
-        find_checkpoint(an_installation(tmp_path), str(source))
+        facts_of(an_installation(tmp_path), source)
 
 
 def test_merged_weights_called_like_a_delta_take_another_name(tmp_path: Path) -> None:
@@ -197,17 +204,9 @@ def test_merged_weights_called_like_a_delta_take_another_name(tmp_path: Path) ->
     source = str(a_checkpoint(tmp_path / "WizardLM-13B-V1.0"))
     convert = SmallConvert()
 
-    cost = estimate_conversion(
-        installation, source, "F16", convert=convert, name="merged"
-    )
-    convert_to_file(
-        installation,
-        source,
-        "F16",
-        tmp_path / "out.gguf",
-        convert=convert,
-        name="merged",
-    )
+    wanted = request(source, name="merged")
+    cost = estimate_conversion(installation, wanted, convert=convert)
+    convert_to_file(installation, wanted, [tmp_path / "out.gguf"], convert=convert)
 
     assert cost == COST
     assert [facts.title for _, _, facts in convert.calls] == ["merged"]
@@ -218,8 +217,7 @@ def test_merged_weights_called_like_a_delta_take_another_name(tmp_path: Path) ->
     [
         ("nosuchmodel", UnknownModel),
         ("./nosuchdir", MissingFile),
-        ("wizardlm-70b-v1.0", HubError),
-        ("hf:WizardLMTeam/WizardLM-70B-V1.0", HubError),
+        ("hf:WizardLMTeam/WizardLM-70B-V1.0:Q4_K_M", UsageError),
         ("apprentice:Q8_0", UsageError),
     ],
 )
@@ -232,7 +230,7 @@ def test_a_source_that_is_none(
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(error):
-        find_checkpoint(an_installation(tmp_path), source)
+        facts_of(an_installation(tmp_path), source)
 
 
 def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
@@ -240,7 +238,7 @@ def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
     file.write_bytes(b"GGUF")
 
     with pytest.raises(CannotConvert, match="no checkpoint directory"):
-        find_checkpoint(an_installation(tmp_path), str(file))
+        facts_of(an_installation(tmp_path), file)
 
 
 def test_a_folder_in_the_working_directory_needs_no_slash(
@@ -249,9 +247,10 @@ def test_a_folder_in_the_working_directory_needs_no_slash(
     monkeypatch.chdir(tmp_path)
     a_checkpoint(tmp_path / "mymodel")
 
-    checkpoint = find_checkpoint(an_installation(tmp_path), "mymodel")
+    checkpoint, _ = find_checkpoint(an_installation(tmp_path), request("mymodel"))
 
-    assert checkpoint.path.resolve() == tmp_path / "mymodel"
+    assert isinstance(checkpoint.weights, Path)
+    assert checkpoint.weights.resolve() == tmp_path / "mymodel"
 
 
 def test_a_folder_whose_name_is_no_name_asks_for_one(tmp_path: Path) -> None:
@@ -259,10 +258,10 @@ def test_a_folder_whose_name_is_no_name_asks_for_one(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
 
     with pytest.raises(UsageError) as caught:
-        find_checkpoint(installation, f"{source}/")
+        facts_of(installation, f"{source}/")
 
     assert caught.value.hint == "give another one with --name"
-    assert find_checkpoint(installation, f"{source}/", name="x").facts.name == "x"
+    assert facts_of(installation, source, name="x").name == "x"
 
 
 def test_an_unknown_template_or_quant_is_refused(tmp_path: Path) -> None:
@@ -270,9 +269,9 @@ def test_an_unknown_template_or_quant_is_refused(tmp_path: Path) -> None:
     source = str(a_checkpoint(tmp_path / "model"))
 
     with pytest.raises(UsageError):
-        find_checkpoint(installation, source, template="chatml")
+        facts_of(installation, source, template="chatml")
     with pytest.raises(UnknownQuant):
-        convert_to_store(installation, source, "Q9", convert=SmallConvert())
+        convert_to_store(installation, request(source, "Q9"), convert=SmallConvert())
     assert not installation.home.root.exists()
 
 
@@ -281,11 +280,11 @@ def test_a_conversion_to_a_file_leaves_the_store_alone(tmp_path: Path) -> None:
     source = str(a_checkpoint(tmp_path / "model"))
     output = tmp_path / "out.gguf"
 
-    converted = convert_to_file(
-        installation, source, "F16", output, convert=SmallConvert()
+    [converted] = convert_to_file(
+        installation, request(source), [output], convert=SmallConvert()
     )
 
-    assert converted.path == output
+    assert converted.files[0].path == output
     assert output.stat().st_size == converted.size
     assert not installation.home.root.exists()
 
@@ -294,7 +293,7 @@ def test_an_estimate_writes_nothing(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
     source = str(a_checkpoint(tmp_path / "model"))
 
-    cost = estimate_conversion(installation, source, "F16", convert=SmallConvert())
+    cost = estimate_conversion(installation, request(source), convert=SmallConvert())
 
     assert cost == COST
     assert not installation.home.root.exists()
@@ -306,7 +305,7 @@ def test_a_checkpoint_lost_from_the_package_is_told(
     monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
 
     with pytest.raises(ConfigError) as caught:
-        find_checkpoint(an_installation(tmp_path), "apprentice")
+        facts_of(an_installation(tmp_path), "apprentice")
 
     assert caught.value.hint == "install wizard-edge again"
 
@@ -314,16 +313,14 @@ def test_a_checkpoint_lost_from_the_package_is_told(
 def test_what_is_installed_is_replaced_only_when_asked(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
     before = stored(installation, tmp_path / "model")
-    source = f"{tmp_path / 'model'}/"
+    wanted = request(tmp_path / "model", "Q8_0")
 
     with pytest.raises(UsageError, match="in the store already") as caught:
-        convert_to_store(installation, source, "Q8_0", convert=SmallConvert())
+        convert_to_store(installation, wanted, convert=SmallConvert())
     assert "--overwrite" in (caught.value.hint or "")
     assert installation.store.find(before.receipt.model).receipt == before.receipt
 
-    convert_to_store(
-        installation, source, "Q8_0", convert=SmallConvert(), overwrite=True
-    )
+    convert_to_store(installation, wanted, convert=SmallConvert(), overwrite=True)
 
 
 def test_other_weights_under_a_registered_name_are_refused(tmp_path: Path) -> None:
@@ -332,4 +329,73 @@ def test_other_weights_under_a_registered_name_are_refused(tmp_path: Path) -> No
     (source / "config.json").write_text('{"num_hidden_layers": 4, "hidden_size": 256}')
 
     with pytest.raises(CannotConvert, match=r"num_hidden_layers is 4 instead of 80"):
-        convert_to_store(installation, f"{source}/", "Q8_0", convert=SmallConvert())
+        facts_of(installation, source)
+
+
+REPOSITORIES = {
+    "wizardlm-70b-v1.0": ("WizardLMTeam/WizardLM-70B-V1.0", "wizardlm-70b-v1.0"),
+    "hf:WizardLM/WizardLM-13B-V1.2": (
+        "WizardLM/WizardLM-13B-V1.2",
+        "wizardlm-13b-v1.2",
+    ),
+    "hf:somebody/WizardLM-13B-V1.2": (
+        "somebody/WizardLM-13B-V1.2",
+        "wizardlm-13b-v1.2",
+    ),
+    "hf:somebody/Something-7B": ("somebody/Something-7B", "something-7b"),
+    "hf:LLMs/WizardLM-13B-V1.0": ("LLMs/WizardLM-13B-V1.0", "wizardlm-13b-v1.0"),
+}
+
+
+@pytest.mark.parametrize("source", REPOSITORIES)
+def test_a_repository_goes_by_its_id_or_its_name(source: str, tmp_path: Path) -> None:
+    """The last holds the sum of what the original repository has as a delta."""
+    repo, name = REPOSITORIES[source]
+
+    checkpoint, recipe = find_checkpoint(an_installation(tmp_path), request(source))
+
+    assert isinstance(checkpoint.weights, HubWeights)
+    assert checkpoint.weights.repo == repo
+    assert checkpoint.facts.name == name
+    assert checkpoint.facts.origin.repo == repo
+    assert recipe.base is None
+
+
+DELTAS = (
+    *("wizardlm-13b-v1.0", "wizardlm-7b-v1.0", "wizardlm-30b-v1.0"),
+    *("hf:WizardLMTeam/WizardLM-13B-V1.0", "hf:vanillaOVO/WizardLM-7B-V1.0"),
+)
+
+
+@pytest.mark.parametrize("source", DELTAS)
+def test_a_delta_on_the_hub_needs_its_base(source: str, tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    base = tmp_path / "llama-13b"
+    base.mkdir()
+
+    with pytest.raises(CannotConvert, match="a weight delta of") as caught:
+        facts_of(installation, source)
+    checkpoint, recipe = find_checkpoint(installation, request(source, base=str(base)))
+    _, remote = find_checkpoint(
+        installation, request(source, base="hf:huggyllama/llama-13b")
+    )
+
+    assert "--base" in (caught.value.hint or "")
+    assert recipe.base == base
+    assert checkpoint.facts.origin.base == "llama-13b"
+    assert remote.base == HubWeights(RepoId.parse("huggyllama/llama-13b"))
+
+
+@pytest.mark.parametrize(
+    ("source", "base", "error"),
+    [
+        ("wizardlm-13b-v1.2", "hf:huggyllama/llama-13b", UsageError),
+        ("wizardlm-13b-v1.0", "./absent", MissingFile),
+        ("wizardlm-13b-v1.0", "hf:huggyllama/llama-13b:Q4_K_M", MissingFile),
+    ],
+)
+def test_a_base_that_makes_no_sense_is_refused(
+    source: str, base: str, error: type[WizardEdgeError], tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        facts_of(an_installation(tmp_path), source, base=base)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.service.fakes import COST, SmallConvert, a_checkpoint, an_installation, tree
 from wizard_edge.errors import (
+    CannotConvert,
     ConfigError,
     HubError,
     UnknownModel,
@@ -14,7 +15,7 @@ from wizard_edge.errors import (
     WizardEdgeError,
 )
 from wizard_edge.progress import ProgressEvent
-from wizard_edge.service.pull import plan_pull, pull
+from wizard_edge.service.pull import PullRequest, plan_pull, pull
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +32,12 @@ def test_the_bundled_model_is_converted_with_what_the_registry_says(
     convert = SmallConvert()
     events: list[ProgressEvent] = []
 
-    pulled = pull(installation, "apprentice", convert=convert, progress=events.append)
+    pulled = pull(
+        installation, PullRequest("apprentice"), convert=convert, progress=events.append
+    )
 
-    [(source, quant, facts)] = convert.calls
-    assert (source, quant, facts.name) == (package, "Q8_0", "apprentice")
+    [(source, recipe, facts)] = convert.calls
+    assert (source, recipe.quants, facts.name) == (package, ("Q8_0",), "apprentice")
     assert pulled.already is False
     assert pulled.receipt.origin.kind == "bundled"
     assert (pulled.receipt.template, pulled.receipt.licenses) == (
@@ -51,9 +54,9 @@ def test_the_bundled_model_is_converted_with_what_the_registry_says(
 def test_pulling_again_reuses_what_is_there(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
     convert = SmallConvert()
-    first = pull(installation, "demo", convert=convert)
+    first = pull(installation, PullRequest("demo"), convert=convert)
 
-    second = pull(installation, "apprentice:q8_0", convert=convert)
+    second = pull(installation, PullRequest("apprentice:q8_0"), convert=convert)
 
     assert second.already is True
     assert second.receipt == first.receipt
@@ -63,7 +66,7 @@ def test_pulling_again_reuses_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "gone", "receipt"])
 def test_pulling_again_mends_what_is_damaged(tmp_path: Path, damage: str) -> None:
     installation = an_installation(tmp_path)
-    first = pull(installation, "apprentice", convert=SmallConvert())
+    first = pull(installation, PullRequest("apprentice"), convert=SmallConvert())
     if damage == "cut":
         first.path.write_bytes(b"half")
     elif damage == "gone":
@@ -71,7 +74,7 @@ def test_pulling_again_mends_what_is_damaged(tmp_path: Path, damage: str) -> Non
     else:
         first.path.with_name(first.path.name + ".json").write_text("{")
 
-    again = pull(installation, "apprentice", convert=SmallConvert())
+    again = pull(installation, PullRequest("apprentice"), convert=SmallConvert())
 
     assert again.already is False
     assert installation.store.find(again.receipt.model).problem() is None
@@ -79,12 +82,12 @@ def test_pulling_again_mends_what_is_damaged(tmp_path: Path, damage: str) -> Non
 
 def test_a_receipt_from_the_future_is_not_overwritten(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
-    first = pull(installation, "apprentice", convert=SmallConvert())
+    first = pull(installation, PullRequest("apprentice"), convert=SmallConvert())
     receipt = first.path.with_name(first.path.name + ".json")
     receipt.write_text('{"schema": 99}')
 
     with pytest.raises(ConfigError, match="has schema 99"):
-        pull(installation, "apprentice", convert=SmallConvert())
+        pull(installation, PullRequest("apprentice"), convert=SmallConvert())
 
     assert receipt.read_text() == '{"schema": 99}'
 
@@ -92,8 +95,8 @@ def test_a_receipt_from_the_future_is_not_overwritten(tmp_path: Path) -> None:
 def test_two_quants_lie_side_by_side(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
 
-    pull(installation, "apprentice", convert=SmallConvert())
-    pull(installation, "apprentice", "q4_k_m", convert=SmallConvert())
+    pull(installation, PullRequest("apprentice"), convert=SmallConvert())
+    pull(installation, PullRequest("apprentice", "q4_k_m"), convert=SmallConvert())
 
     quants = [item.receipt.quant for item in installation.store.installed()]
     assert quants == ["Q4_K_M", "Q8_0"]
@@ -117,33 +120,57 @@ def test_what_cannot_be_pulled_says_why(
 
     for ask in (plan_pull, pull):
         with pytest.raises(error) as caught:
-            ask(installation, ref, convert=SmallConvert())
+            ask(installation, PullRequest(ref), convert=SmallConvert())
         assert caught.value.exit_code == code
     assert not installation.home.root.exists()
 
 
 def test_what_is_not_in_this_release_says_what_works() -> None:
     with pytest.raises(HubError) as caught:
-        pull(an_installation(Path("/none")), "70b", convert=SmallConvert())
+        pull(an_installation(Path("/none")), PullRequest("70b"), convert=SmallConvert())
 
     assert caught.value.message == (
-        "wizardlm-70b-v1.0: downloads from the hub are not in this release yet"
+        "wizardlm-70b-v1.0: downloads of ready files are not in this release yet"
     )
-    assert caught.value.hint is not None
-    assert "wizard-edge convert DIR" in caught.value.hint
+    assert caught.value.hint == (
+        "wizard-edge pull wizardlm-70b-v1.0:Q4_K_M --from weights"
+    )
+
+
+def test_original_weights_are_converted_from_the_hub(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    convert = SmallConvert()
+    request = PullRequest("wizardlm-70b-v1.0", from_weights=True)
+
+    pulled = pull(installation, request, convert=convert)
+
+    [(source, recipe, facts)] = convert.calls
+    assert str(source) == "hf:WizardLMTeam/WizardLM-70B-V1.0"
+    assert recipe.quants == ("Q4_K_M",)
+    assert facts.template == "vicuna"
+    assert pulled.receipt.origin.kind == "hub"
+
+
+def test_a_delta_is_not_pulled_without_its_base(tmp_path: Path) -> None:
+    request = PullRequest("wizardlm-13b-v1.0", from_weights=True)
+
+    with pytest.raises(CannotConvert, match="a weight delta"):
+        pull(an_installation(tmp_path), request, convert=SmallConvert())
 
 
 def test_two_quants_at_once_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         pull(
-            an_installation(tmp_path), "apprentice:F16", "Q8_0", convert=SmallConvert()
+            an_installation(tmp_path),
+            PullRequest("apprentice:F16", "Q8_0"),
+            convert=SmallConvert(),
         )
 
 
 def test_a_plan_changes_nothing_and_says_what_it_takes(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
 
-    plan = plan_pull(installation, "apprentice", convert=SmallConvert())
+    plan = plan_pull(installation, PullRequest("apprentice"), convert=SmallConvert())
 
     assert (plan.name, plan.quant, plan.source) == ("apprentice", "Q8_0", "bundled")
     assert plan.path == tmp_path / "home/models/apprentice/apprentice.Q8_0.gguf"
@@ -154,8 +181,8 @@ def test_a_plan_changes_nothing_and_says_what_it_takes(tmp_path: Path) -> None:
 
 def test_a_plan_for_what_is_there_costs_nothing(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
-    pull(installation, "apprentice", convert=SmallConvert())
+    pull(installation, PullRequest("apprentice"), convert=SmallConvert())
 
-    plan = plan_pull(installation, "apprentice", convert=SmallConvert())
+    plan = plan_pull(installation, PullRequest("apprentice"), convert=SmallConvert())
 
     assert (plan.already, plan.cost) == (True, None)

@@ -1,29 +1,29 @@
-"""`wizard-edge convert`: original weights to a GGUF file, in the store or anywhere.
+"""`wizard-edge convert`: original weights to GGUF files, in the store or anywhere.
 
 The converters are imported when they are used, and handed down as a value.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import complete_quants, template_option
-from wizard_edge.cli._stored import show_cost, show_file, show_stored
+from wizard_edge.cli._options import template_option
+from wizard_edge.cli._recipes import outputs_for, recipe_options
+from wizard_edge.cli._stored import show_cost, show_files, show_stored
+
+if TYPE_CHECKING:
+    from wizard_edge.conversion import Recipe
+    from wizard_edge.service.conversions import Request
 
 
 @click.command("convert", cls=Command, help="Convert original weights to a GGUF file")
 @click.argument("source", metavar="SRC", type=click.Path())
-@click.option(
-    "-q",
-    "--quant",
-    default="Q4_K_M",
-    metavar="QUANT",
-    shell_complete=complete_quants,
-    help="Quantize to this type (default: Q4_K_M)",
-)
+@recipe_options
 @click.option(
     "-o",
     "--output",
@@ -31,6 +31,17 @@ from wizard_edge.cli._stored import show_cost, show_file, show_stored
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Write this file (default: install into the store)",
+)
+@click.option(
+    "--base",
+    metavar="DIR|hf:REPO",
+    help="Add this base model to a weight delta (default: none)",
+)
+@click.option(
+    "--keep-weights",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep the fetched files in DIR (default: keep none)",
 )
 @click.option("--name", metavar="NAME", help="Name the model (default: as its folder)")
 @template_option("Record this prompt template (default: what is known)")
@@ -52,96 +63,60 @@ from wizard_edge.cli._stored import show_cost, show_file, show_stored
 def command(
     app: App,
     source: str,
-    quant: str,
+    recipe: Recipe,
     file: Path | None,
+    base: str | None,
+    keep_weights: Path | None,
     name: str | None,
     template: str | None,
     licenses: tuple[str, ...],
     overwrite: bool,
     dry_run: bool,
 ) -> None:
+    from wizard_edge.service.conversions import Request
+
+    recipe = replace(recipe, keep_weights=keep_weights)
+    request = Request(source, recipe, base, name, template, licenses)
     if dry_run:
-        _estimate(app, source, quant, name, template, licenses)
+        _estimate(app, request)
     elif file is not None:
-        _write(app, source, quant, file, name, template, licenses, overwrite=overwrite)
+        _write(app, request, file, overwrite=overwrite)
     else:
-        _install(app, source, quant, name, template, licenses, overwrite=overwrite)
+        _install(app, request, overwrite=overwrite)
 
 
-def _estimate(
-    app: App,
-    source: str,
-    quant: str,
-    name: str | None,
-    template: str | None,
-    licenses: tuple[str, ...],
-) -> None:
+def _estimate(app: App, request: Request) -> None:
     from wizard_edge.service.conversions import estimate_conversion
     from wizard_edge_converters.seam import Pipeline
 
-    cost = estimate_conversion(
-        app.installation,
-        source,
-        quant,
-        convert=Pipeline(),
-        name=name,
-        template=template,
-        licenses=licenses,
-    )
-    show_cost(app.output, cost, name=name or source, already=False)
+    pipeline = Pipeline(environ=app.installation.environ)
+    cost = estimate_conversion(app.installation, request, convert=pipeline)
+    show_cost(app.output, cost, name=request.name or request.source, already=False)
 
 
-def _write(
-    app: App,
-    source: str,
-    quant: str,
-    file: Path,
-    name: str | None,
-    template: str | None,
-    licenses: tuple[str, ...],
-    *,
-    overwrite: bool,
-) -> None:
+def _write(app: App, request: Request, file: Path, *, overwrite: bool) -> None:
     from wizard_edge.service.conversions import convert_to_file
     from wizard_edge_converters.seam import Pipeline
 
+    pipeline = Pipeline(overwrite=overwrite, environ=app.installation.environ)
+    outputs = outputs_for(file, request.recipe.quants)
     with app.output.progress() as progress:
-        made = convert_to_file(
-            app.installation,
-            source,
-            quant,
-            file,
-            convert=Pipeline(overwrite=overwrite),
-            name=name,
-            template=template,
-            licenses=licenses,
-            progress=progress,
+        done = convert_to_file(
+            app.installation, request, outputs, convert=pipeline, progress=progress
         )
-    show_file(app.output, made.path, made.size, made.sha256)
+    show_files(app.output, done)
 
 
-def _install(
-    app: App,
-    source: str,
-    quant: str,
-    name: str | None,
-    template: str | None,
-    licenses: tuple[str, ...],
-    *,
-    overwrite: bool,
-) -> None:
+def _install(app: App, request: Request, *, overwrite: bool) -> None:
     from wizard_edge.service.conversions import convert_to_store
     from wizard_edge_converters.seam import Pipeline
 
+    pipeline = Pipeline(environ=app.installation.environ)
     with app.output.progress() as progress:
         stored = convert_to_store(
             app.installation,
-            source,
-            quant,
-            convert=Pipeline(),
-            name=name,
-            template=template,
-            licenses=licenses,
+            request,
+            convert=pipeline,
             overwrite=overwrite,
             progress=progress,
         )

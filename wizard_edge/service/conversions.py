@@ -6,17 +6,26 @@ Finds the checkpoint and what is known of it; the converting itself is done by t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
 from wizard_edge import __version__
-from wizard_edge.conversion import Convert, Converted, Cost, ModelFacts
+from wizard_edge.conversion import (
+    Convert,
+    Converted,
+    Cost,
+    HubWeights,
+    ModelFacts,
+    Recipe,
+    Weights,
+)
 from wizard_edge.errors import (
     CannotConvert,
     ConfigError,
@@ -30,7 +39,7 @@ from wizard_edge.errors import (
 from wizard_edge.files import translated
 from wizard_edge.gguf import read_header
 from wizard_edge.licenses import terms_named, terms_of
-from wizard_edge.models import License, ModelSpec
+from wizard_edge.models import Base, License, ModelSpec
 from wizard_edge.names import CommitId, ModelName, RelPath, RepoId
 from wizard_edge.paths import place
 from wizard_edge.progress import Progress, silent
@@ -38,6 +47,7 @@ from wizard_edge.receipts import TIME_FORMAT, Origin, Receipt, StoredFile
 from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef, parse_quant
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.installation import Installation
+from wizard_edge.store import Slot
 from wizard_edge.templates import find_template
 
 _logger = logging.getLogger(__name__)
@@ -49,10 +59,26 @@ _CACHED = re.compile(r"models--([^/]+)--([^/]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A directory with original weights, and what is known of it beside its files."""
+class Request:
+    """What somebody wants converted, and what they say of it.
 
-    path: Path
+    `source` names original weights as they were typed, `base` what a delta is added
+    to. `name`, `template` and `licenses` count before what is known.
+    """
+
+    source: str
+    recipe: Recipe = field(default_factory=Recipe)
+    base: str | None = None
+    name: str | None = None
+    template: str | None = None
+    licenses: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Original weights, and what is known of them beside their own files."""
+
+    weights: Weights
     facts: ModelFacts
 
 
@@ -67,161 +93,155 @@ class Stored:
 
 def convert_to_store(
     installation: Installation,
-    source: str,
-    quant: str,
+    request: Request,
     *,
     convert: Convert,
-    name: str | None = None,
-    template: str | None = None,
-    licenses: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = silent,
-) -> Stored:
-    """Convert a checkpoint and install it; `overwrite` replaces a file of that quant.
+) -> tuple[Stored, ...]:
+    """Convert a checkpoint and install it; `overwrite` replaces files of that quant.
 
-    Raises: as `find_checkpoint`; UnknownQuant, NotEnough, and what `convert` does;
-    UsageError for a model that is installed in that quant, without `overwrite`.
+    Raises: as `find_checkpoint`; NotEnough, and what `convert` does; UsageError for a
+    model that is installed in that quant, without `overwrite`.
     """
-    checkpoint = find_checkpoint(
-        installation, source, name=name, template=template, licenses=licenses
-    )
+    checkpoint, recipe = find_checkpoint(installation, request)
     if not overwrite:
-        _refuse_installed(installation, checkpoint.facts.name, parse_quant(quant))
-    return install(installation, checkpoint, quant, convert=convert, progress=progress)
+        for quant in recipe.quants:
+            _refuse_installed(installation, checkpoint.facts.name, quant)
+    return install(installation, checkpoint, recipe, convert=convert, progress=progress)
 
 
 def convert_to_file(
     installation: Installation,
-    source: str,
-    quant: str,
-    output: Path,
+    request: Request,
+    outputs: Sequence[Path],
     *,
     convert: Convert,
-    name: str | None = None,
-    template: str | None = None,
-    licenses: Sequence[str] = (),
     progress: Progress = silent,
-) -> Converted:
-    """Convert a checkpoint to a file of the user's; the store is not touched.
+) -> tuple[Converted, ...]:
+    """Convert a checkpoint to a file for each quant; the store is not touched.
 
-    Raises: as `find_checkpoint`; UnknownQuant, NotEnough, and what `convert` does.
+    Raises: as `find_checkpoint`; NotEnough, and what `convert` does.
     """
-    checkpoint = find_checkpoint(
-        installation, source, name=name, template=template, licenses=licenses
-    )
-    with translated(output):
+    checkpoint, recipe = find_checkpoint(installation, request)
+    with translated(outputs[0]):
         return convert.convert(
-            checkpoint.path,
-            output,
-            quant=parse_quant(quant),
-            facts=checkpoint.facts,
-            progress=progress,
+            checkpoint.weights, outputs, recipe, checkpoint.facts, progress=progress
         )
 
 
 def estimate_conversion(
-    installation: Installation,
-    source: str,
-    quant: str,
-    *,
-    convert: Convert,
-    name: str | None = None,
-    template: str | None = None,
-    licenses: Sequence[str] = (),
+    installation: Installation, request: Request, *, convert: Convert
 ) -> Cost:
     """Say what a conversion takes; writes nothing.
 
-    Raises: as `find_checkpoint`; UnknownQuant, and what `convert` does.
+    Raises: as `find_checkpoint`, and what `convert` does.
     """
-    checkpoint = find_checkpoint(
-        installation, source, name=name, template=template, licenses=licenses
-    )
-    return convert.estimate(checkpoint.path, quant=parse_quant(quant))
+    checkpoint, recipe = find_checkpoint(installation, request)
+    return convert.estimate(checkpoint.weights, recipe, checkpoint.facts)
 
 
 def find_checkpoint(
-    installation: Installation,
-    source: str,
-    *,
-    name: str | None = None,
-    template: str | None = None,
-    licenses: Sequence[str] = (),
-) -> Checkpoint:
-    """Find the original weights that `source` names, and what is known of them.
+    installation: Installation, request: Request
+) -> tuple[Checkpoint, Recipe]:
+    """Find the original weights that are meant, and what is known of them.
 
-    A directory goes by `name`, else by its repository where it lies in the hub's
-    cache, else by its own name. One that goes by the name of a registered model is
-    taken for it; any other is unknown: its template and its licences are those that
-    were given, or nobody's. A licence the registry does not have is taken as it is,
-    with a warning in the log.
-    Raises: UnknownModel, MissingFile; HubError for what needs a download; UsageError
-    for an unknown template or a directory whose name cannot be a model's;
-    CannotConvert for a file and for a weight delta.
+    A directory goes by its given name, else by its repository where it lies in the
+    hub's cache, else by its own name; a repository of the hub by its id. What goes by
+    the name of a registered model is taken for it; any other is unknown: its template
+    and its licences are those that were given, or nobody's. A licence the registry
+    does not have is taken as it is, with a warning in the log.
+    Raises: UnknownModel, UnknownQuant, MissingFile; UsageError for an unknown
+    template, a name that cannot be a model's, or a base that is not asked for;
+    CannotConvert for a file and for a weight delta without its base.
     """
-    checkpoint = _find(installation, source, name)
+    quants = tuple(map(parse_quant, request.recipe.quants))
+    checkpoint, spec = _find(installation, request)
     facts = checkpoint.facts
-    if template is not None:
-        facts = replace(facts, template=find_template(template).id)
-    if licenses:
-        facts = replace(facts, licenses=_licenses(installation, licenses))
-    return replace(checkpoint, facts=facts)
-
-
-def bundled_checkpoint(installation: Installation, spec: ModelSpec) -> Checkpoint:
-    """Find a checkpoint that comes with this package.
-
-    Raises: HubError for a model that does not, ConfigError where it got lost.
-    """
-    if spec.source is None or spec.source.package is None:
-        raise HubError(
-            f"{spec.name}: downloads from the hub are not in this release yet",
-            hint="with the original weights on this machine: 'wizard-edge convert DIR'",
-        )
-    folder = place(Path(str(resources.files("wizard_edge"))), spec.source.package)
-    if not folder.is_dir():
-        raise ConfigError(
-            f"the checkpoint of {spec.name} is missing from this installation",
-            hint="install wizard-edge again",
-        )
-    return Checkpoint(folder, _facts(installation, spec, Origin(kind="bundled")))
+    if request.template is not None:
+        facts = replace(facts, template=find_template(request.template).id)
+    if request.licenses:
+        facts = replace(facts, licenses=_licenses(installation, request.licenses))
+    base = _find_base(request, spec, facts.origin)
+    if base is not None:
+        facts = replace(facts, origin=replace(facts.origin, base=_base_name(base)))
+    return replace(checkpoint, facts=facts), replace(
+        request.recipe, quants=quants, base=base
+    )
 
 
 def install(
     installation: Installation,
     checkpoint: Checkpoint,
-    quant: str,
+    recipe: Recipe,
     *,
     convert: Convert,
     progress: Progress = silent,
-) -> Stored:
-    """Convert a checkpoint into the store, the receipt last.
+) -> tuple[Stored, ...]:
+    """Convert a checkpoint into the store, each receipt last.
 
-    Raises: UnknownQuant, NotEnough, Refused, and what `convert` does.
+    Raises: NotEnough, Refused, and what `convert` does.
     """
-    quant = parse_quant(quant)
-    facts = checkpoint.facts
-    file = file_name(facts.name, quant)
-    store = installation.store
-    with store.open_slot(facts.name, file) as slot, translated(slot.temp):
-        converted = convert.convert(
-            checkpoint.path, slot.temp, quant=quant, facts=facts, progress=progress
-        )
-        header = file_facts(read_header(slot.temp))
-        receipt = Receipt(
-            model=facts.name,
-            quant=quant,
-            files=(StoredFile(file, converted.size, converted.sha256),),
-            origin=facts.origin,
-            licenses=tuple(license.id for license in facts.licenses),
-            template=facts.template,
-            architecture=header.architecture or None,
-            context=header.context,
-            parameters=header.parameters,
-            tool=f"wizard-edge {__version__}",
-            created=time.strftime(TIME_FORMAT, time.gmtime(installation.clock())),
-        )
-        installed = store.commit(receipt, [slot])
+    facts, store = checkpoint.facts, installation.store
+    names = [file_name(facts.name, quant) for quant in recipe.quants]
+    with contextlib.ExitStack() as opened:
+        slots = [opened.enter_context(store.open_slot(facts.name, n)) for n in names]
+        with translated(slots[0].temp):
+            done = convert.convert(
+                checkpoint.weights,
+                [slot.temp for slot in slots],
+                recipe,
+                facts,
+                partial=installation.home.partial,
+                progress=progress,
+            )
+            return tuple(
+                _commit(installation, facts, slot, made)
+                for slot, made in zip(slots, done, strict=True)
+            )
+
+
+def _commit(
+    installation: Installation, facts: ModelFacts, slot: Slot, made: Converted
+) -> Stored:
+    """Install one finished quant, whose files lie where its slot is."""
+    header = file_facts(read_header(made.files[0].path))
+    names = _part_names(slot.file, len(made.files))
+    slots = [
+        replace(slot, file=name, temp=file.path)
+        for name, file in zip(names, made.files, strict=True)
+    ]
+    receipt = Receipt(
+        model=facts.name,
+        quant=made.quant,
+        files=tuple(
+            StoredFile(name, file.size, file.sha256)
+            for name, file in zip(names, made.files, strict=True)
+        ),
+        origin=replace(facts.origin, revision=made.revision or facts.origin.revision),
+        licenses=tuple(license.id for license in facts.licenses),
+        template=facts.template,
+        architecture=header.architecture or None,
+        context=header.context,
+        parameters=header.parameters,
+        tool=f"wizard-edge {__version__}",
+        created=time.strftime(TIME_FORMAT, time.gmtime(installation.clock())),
+        quality=made.quality or None,
+        weights=made.weights,
+    )
+    installed = installation.store.commit(receipt, slots)
     return Stored(receipt, installed.path, already=False)
+
+
+def _part_names(file: RelPath, count: int) -> list[RelPath]:
+    """Name the files of a model; several are called as llama.cpp calls them."""
+    if count == 1:
+        return [file]
+    stem = file.removesuffix(".gguf")
+    return [
+        RelPath.parse(f"{stem}-{number:05d}-of-{count:05d}.gguf")
+        for number in range(1, count + 1)
+    ]
 
 
 def _refuse_installed(installation: Installation, name: ModelName, quant: str) -> None:
@@ -253,15 +273,15 @@ def _licenses(installation: Installation, ids: Sequence[str]) -> tuple[License, 
     return terms_named(ids, registry).licenses
 
 
-def _find(installation: Installation, source: str, name: str | None) -> Checkpoint:
+def _find(
+    installation: Installation, request: Request
+) -> tuple[Checkpoint, ModelSpec | None]:
+    source = request.source
     ref = ModelRef.parse(source)
     if isinstance(ref, FileRef):
-        return _local(installation, Path(ref.path).expanduser(), name)
+        return _local(installation, Path(ref.path).expanduser(), request.name)
     if isinstance(ref, HubRef):
-        raise HubError(
-            f"{ref}: downloads from the hub are not in this release yet",
-            hint="with the original weights on this machine: 'wizard-edge convert DIR'",
-        )
+        return _on_hub(installation, ref, request.name)
     assert isinstance(ref, RegistryRef)
     if ref.quant is not None:
         raise UsageError(f"{source} names a quant", hint=f"--quant {ref.quant}")
@@ -270,14 +290,64 @@ def _find(installation: Installation, source: str, name: str | None) -> Checkpoi
     except UnknownModel:
         # A plain word is a name first; but a directory is what is mostly converted.
         if Path(source).exists():
-            return _local(installation, Path(source), name)
+            return _local(installation, Path(source), request.name)
         raise
     if (spec.source is None or spec.source.package is None) and Path(source).is_dir():
-        return _local(installation, Path(source), name)
-    return bundled_checkpoint(installation, spec)
+        return _local(installation, Path(source), request.name)
+    return registered_checkpoint(installation, spec), spec
 
 
-def _local(installation: Installation, path: Path, name: str | None) -> Checkpoint:
+def registered_checkpoint(installation: Installation, spec: ModelSpec) -> Checkpoint:
+    """Find the original weights of a registered model: in this package, or on the hub.
+
+    Raises: HubError for a model without a known repository; ConfigError where what
+    comes with this package got lost.
+    """
+    source = spec.source
+    if source is not None and source.package is not None:
+        folder = place(Path(str(resources.files("wizard_edge"))), source.package)
+        if not folder.is_dir():
+            raise ConfigError(
+                f"the checkpoint of {spec.name} is missing from this installation",
+                hint="install wizard-edge again",
+            )
+        facts = _facts(installation, spec, Origin(kind="bundled"))
+        return Checkpoint(folder, facts)
+    if source is None or source.repo is None:
+        raise HubError(
+            f"nobody knows a repository with the original weights of {spec.name}",
+            hint="with the weights on this machine: 'wizard-edge convert DIR'",
+        )
+    origin = Origin("hub", source.repo, source.revision)
+    weights = HubWeights(source.repo, source.revision)
+    return Checkpoint(weights, _facts(installation, spec, origin))
+
+
+def _on_hub(
+    installation: Installation, ref: HubRef, name: str | None
+) -> tuple[Checkpoint, ModelSpec | None]:
+    if ref.file is not None or ref.quant is not None:
+        raise UsageError(f"{ref} names more than a repository", hint=f"hf:{ref.repo}")
+    origin = Origin("hub", ref.repo)
+    title = ref.repo.partition("/")[2]
+    goes_by = name or _registered_name(installation, ref.repo) or title
+    weights = HubWeights(ref.repo)
+    return _described(installation, weights, origin, goes_by, title, name)
+
+
+def _registered_name(installation: Installation, repo: RepoId) -> str | None:
+    """Return the model whose weights the registry knows to lie in a repository."""
+    for spec in installation.registry:
+        source = spec.source
+        mirrors = [mirror.repo for mirror in source.mirrors] if source else []
+        if source and repo in (source.repo, *source.former, *mirrors):
+            return spec.name
+    return None
+
+
+def _local(
+    installation: Installation, path: Path, name: str | None
+) -> tuple[Checkpoint, ModelSpec | None]:
     if not path.exists():
         raise MissingFile(path)
     if not path.is_dir():
@@ -286,19 +356,73 @@ def _local(installation: Installation, path: Path, name: str | None) -> Checkpoi
             hint="a checkpoint is a folder with config.json and the weights",
         )
     title, origin = _identity(path.resolve())
+    checkpoint, spec = _described(
+        installation, path, origin, name or origin.repo or title, title, name
+    )
+    if spec is not None:
+        _check_shape(path, spec)
+    return checkpoint, spec
+
+
+def _described(
+    installation: Installation,
+    weights: Weights,
+    origin: Origin,
+    goes_by: str,
+    title: str,
+    name: str | None,
+) -> tuple[Checkpoint, ModelSpec | None]:
+    """Describe weights by the registry, where they go by a name that it knows."""
     try:
-        spec = installation.registry.find(name or origin.repo or title)
+        spec = installation.registry.find(goes_by)
     except UnknownModel:
         stored_as = ModelName.parse(name) if name else _as_model_name(title)
-        return Checkpoint(path, ModelFacts(stored_as, name or title, origin))
-    if spec.source is not None and spec.source.delta_of is not None:
-        base = spec.source.delta_of.name
-        raise CannotConvert(
-            f"{path} goes by the name of {spec.name}, a weight delta of {base}",
-            hint="if these are merged weights, give another name with --name",
+        return Checkpoint(weights, ModelFacts(stored_as, name or title, origin)), None
+    return Checkpoint(weights, _facts(installation, spec, origin)), spec
+
+
+def _find_base(
+    request: Request, spec: ModelSpec | None, origin: Origin
+) -> Weights | None:
+    """Find what a delta is added to. Raises: CannotConvert for a delta without it."""
+    delta_of = _delta_of(spec, origin.repo) if spec else None
+    if request.base is None:
+        if spec is not None and delta_of is not None:
+            raise CannotConvert(
+                f"{request.source} goes by the name of {spec.name}, a weight delta of "
+                f"{delta_of.name}",
+                hint="give that with --base DIR|hf:OWNER/NAME; merged weights need "
+                "another --name",
+            )
+        return None
+    if spec is not None and delta_of is None:
+        raise UsageError(
+            f"{spec.name} is no weight delta: it needs no base", hint="leave out --base"
         )
-    _check_shape(path, spec)
-    return Checkpoint(path, _facts(installation, spec, origin))
+    ref = ModelRef.parse(request.base)
+    if isinstance(ref, HubRef) and ref.file is None and ref.quant is None:
+        return HubWeights(ref.repo)
+    path = ref.path if isinstance(ref, FileRef) else Path(request.base)
+    path = path.expanduser()
+    if not path.is_dir():
+        raise MissingFile(path, hint="--base takes a directory or hf:OWNER/NAME")
+    return path
+
+
+def _delta_of(spec: ModelSpec, repo: RepoId | None) -> Base | None:
+    """Return the base that a model's weights need as they lie in a repository."""
+    if spec.source is None:
+        return None
+    for mirror in spec.source.mirrors:
+        # Some mirrors hold the sum of what the original repository has as a delta.
+        if mirror.repo == repo and mirror.kind == "full":
+            return None
+    return spec.source.delta_of
+
+
+def _base_name(base: Weights) -> str:
+    # Where a directory lies is nobody's business.
+    return str(base) if isinstance(base, HubWeights) else base.resolve().name
 
 
 def _check_shape(path: Path, spec: ModelSpec) -> None:
