@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wizard_edge.conversion import QuantRules, Weights
-from wizard_edge.errors import HubError, Interrupted, UsageError
+from wizard_edge.errors import (
+    HubError,
+    Interrupted,
+    NotEnough,
+    NotFound,
+    Refused,
+    UsageError,
+)
 from wizard_edge.names import RepoId, Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import CheckedFile
@@ -264,7 +271,7 @@ def resumable(*, keep: bool) -> Iterator[None]:
         if not keep:
             raise
         raise Interrupted(hint=_GO_ON) from err
-    except HubError as err:
+    except (HubError, NotFound, Refused, NotEnough) as err:
         if keep:
             err.hint = f"{err.hint}; {_GO_ON}" if err.hint else _GO_ON
         raise

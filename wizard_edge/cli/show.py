@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from wizard_edge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from wizard_edge.models import Scores, Source
+    from wizard_edge.receipts import CheckedFile
     from wizard_edge.service.cards import FileFacts, InstalledCard, ModelCard
 
 Row = tuple[str, str]
@@ -24,6 +26,12 @@ _STATES = {
     "present": "",
     "unknown": ", nobody knows if it is still there",
     "gone": ", gone from the hub",
+}
+# How weight files were checked, in words.
+_CHECKS = {
+    "sha256": "checked by sha256",
+    "crc32": "checked by the CRC-32 of their members",
+    "size": "checked by their sizes only",
 }
 # The scores as their papers call them.
 _SCORES = {
@@ -127,8 +135,22 @@ def _absent(card: ModelCard) -> str:
 
 def _installed(card: InstalledCard) -> str:
     receipt = card.receipt
-    text = f"{receipt.quant}, {format_bytes(receipt.size)}, {card.path}"
-    return f"{text}\n  problem: {card.problem}" if card.problem else text
+    lines = [f"{receipt.quant}, {format_bytes(receipt.size)}, {card.path}"]
+    if card.problem:
+        lines.append(f"problem: {card.problem}")
+    if receipt.weights:
+        lines.append(_checked(receipt.weights))
+    return "\n  ".join(lines)
+
+
+def _checked(weights: Sequence[CheckedFile]) -> str:
+    """Say how the files a model was made from were checked."""
+    counts = Counter(file.check.value for file in weights)
+    checks = [
+        f"{count} weight file{'s' if count > 1 else ''}, {_CHECKS[check]}"
+        for check, count in counts.items()
+    ]
+    return f"made from {'; '.join(checks)}"
 
 
 def _variants(card: ModelCard) -> str:
