@@ -24,7 +24,8 @@ from wizard_edge.gguf_types import GgmlType
 from wizard_edge.names import RelPath
 from wizard_edge.receipts import CheckedFile
 from wizard_edge_converters.checkpoint import Checkpoint, StoredTensor
-from wizard_edge_converters.hparams import CONFIG, LlamaHparams, read_hparams
+from wizard_edge_converters.config import CONFIG
+from wizard_edge_converters.hparams import LlamaHparams, read_hparams
 from wizard_edge_converters.quantize import widen
 from wizard_edge_converters.tensors import LEFT_OVERS
 
@@ -173,7 +174,7 @@ class _Mean:
 
 
 def _check_fit(delta: Checkpoint, base: Checkpoint) -> None:
-    hparams = read_hparams(delta)
+    hparams = _read_llama(delta)
     _check_config(hparams, delta, base)
     for name, tensor in delta.tensors.items():
         if _is_left_over(name):
@@ -204,7 +205,7 @@ def _check_config(hparams: LlamaHparams, delta: Checkpoint, base: Checkpoint) ->
     """Compare what shapes do not show: heads, rotary base, epsilon."""
     if base.small(CONFIG) is None:
         return
-    found = read_hparams(base)
+    found = _read_llama(base)
     for key in ("heads", "kv_heads", "head_size", "rope_theta", "epsilon"):
         ours, theirs = getattr(hparams, key), getattr(found, key)
         if ours != theirs:
@@ -213,6 +214,15 @@ def _check_config(hparams: LlamaHparams, delta: Checkpoint, base: Checkpoint) ->
                 f"instead of {ours}",
                 hint=_HINT,
             )
+
+
+def _read_llama(checkpoint: Checkpoint) -> LlamaHparams:
+    hparams = read_hparams(checkpoint)
+    if not isinstance(hparams, LlamaHparams) or hparams.experts:
+        raise CannotConvert(
+            f"{checkpoint.name} is no LLaMA: deltas are taken against one", hint=_HINT
+        )
+    return hparams
 
 
 def _check_rotary_order(base: Checkpoint, tensor: StoredTensor, heads: int) -> None:

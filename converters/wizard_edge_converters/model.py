@@ -23,7 +23,7 @@ from wizard_edge_converters.plan import (
     plain_types,
     tensor_entries,
 )
-from wizard_edge_converters.tensors import Match, llama_rules, match_tensors
+from wizard_edge_converters.tensors import Match, match_tensors, tensor_rules
 from wizard_edge_converters.tokenizer import read_vocabulary
 
 # Quants that only say how to store a number: nothing has to be decided per tensor.
@@ -75,8 +75,8 @@ def read_model(checkpoint: Checkpoint, provenance: Provenance) -> Model:
     Raises: CannotConvert; Corrupt naming file and key or tensor.
     """
     hparams = read_hparams(checkpoint)
-    vocabulary = read_vocabulary(checkpoint, hparams.vocabulary, hparams.special_ids)
-    matches = match_tensors(llama_rules(hparams), checkpoint.tensors, checkpoint.name)
+    vocabulary = read_vocabulary(checkpoint, hparams)
+    matches = match_tensors(tensor_rules(hparams), checkpoint.tensors, checkpoint.name)
     parameters = _count_parameters(matches)
     matrix = lossless_type(matches)
 

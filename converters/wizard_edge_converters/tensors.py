@@ -1,10 +1,10 @@
-"""Which tensors a model has, what GGUF calls them, and in which order q and k lie.
+"""Pairs the tensors a model must have with those a checkpoint has, and orders them.
 
 The rules follow from the hyper-parameters alone, so that a plan can be made without
 weights, and whatever a checkpoint has too much or too little is noticed by name.
 
-Source: llama.cpp 0c1e57098, gguf-py/gguf/tensor_mapping.py (names),
-conversion/llama.py (`permute`), src/llama-model-loader.h (`weight_name_comparer`).
+Source: llama.cpp 0c1e57098, conversion/llama.py (`permute`),
+src/llama-model-loader.h (`weight_name_comparer`).
 """
 
 from __future__ import annotations
@@ -19,38 +19,34 @@ from numpy.typing import NDArray
 
 from wizard_edge.errors import CannotConvert, Corrupt
 from wizard_edge_converters.checkpoint import StoredTensor
-from wizard_edge_converters.hparams import LlamaHparams
+from wizard_edge_converters.hparams import Hparams
+from wizard_edge_converters.rules import TensorRule
 from wizard_edge_converters.source_files import shown
 
-# Buffers that old checkpoints saved along; the runtime computes them.
-# Source: llama.cpp 0c1e57098, conversion/base.py, `prepare_tensors`.
-LEFT_OVERS = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
+# Buffers that old checkpoints saved along; the runtime computes them. The two of
+# StarCoder llama.cpp's converter does not know: it refuses such a checkpoint.
+# Source: llama.cpp 0c1e57098, conversion/base.py, `prepare_tensors`; transformers
+# 4.28, models/gpt_bigcode/modeling_gpt_bigcode.py, `GPTBigCodeAttention`.
+LEFT_OVERS = (
+    ".attention.masked_bias",
+    ".attention.bias",
+    ".rotary_emb.inv_freq",
+    ".attn.masked_bias",
+    ".attn.bias",
+)
+
+__all__ = [
+    "LEFT_OVERS",
+    "Match",
+    "TensorRule",
+    "file_order",
+    "match_tensors",
+    "tensor_rules",
+    "undo_rotary_order",
+]
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 Number = TypeVar("Number", bound=np.generic)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorRule:
-    """A tensor of the model: `source` in the checkpoint, `name` in GGUF.
-
-    `shape` has the row length last, as in the checkpoint. With `heads` the rows are
-    that many heads in Hugging Face's rotary order, which GGUF wants undone. With
-    `parts` the stored tensor is slice number `part` of one of shape (parts, *shape).
-    """
-
-    source: str
-    name: str
-    shape: tuple[int, ...]
-    heads: int | None = None
-    required: bool = True
-    part: int = 0
-    parts: int = 1
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether the tensor may be stored in less than F32."""
-        return len(self.shape) > 1 and not self.name.endswith("_norm.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,60 +57,9 @@ class Match:
     stored: StoredTensor
 
 
-def llama_rules(hparams: LlamaHparams) -> tuple[TensorRule, ...]:
-    """Return the tensors of a LLaMA model; biases and a tied output may be missing."""
-    width, vocabulary = hparams.width, hparams.vocabulary
-    rules = [
-        TensorRule(
-            "model.embed_tokens.weight", "token_embd.weight", (vocabulary, width)
-        ),
-        TensorRule("model.norm.weight", "output_norm.weight", (width,)),
-        TensorRule(
-            "lm_head.weight",
-            "output.weight",
-            (vocabulary, width),
-            required=not hparams.tied,
-        ),
-    ]
-    for layer in range(hparams.layers):
-        rules += _layer_rules(hparams, layer)
-    return tuple(rules)
-
-
-def _layer_rules(hparams: LlamaHparams, layer: int) -> list[TensorRule]:
-    width, inner = hparams.width, hparams.feed_forward
-    query = hparams.heads * hparams.head_size
-    shared = hparams.kv_heads * hparams.head_size
-    matrices = (
-        ("self_attn.q_proj", "attn_q", (query, width), hparams.heads),
-        ("self_attn.k_proj", "attn_k", (shared, width), hparams.kv_heads),
-        ("self_attn.v_proj", "attn_v", (shared, width), None),
-        ("self_attn.o_proj", "attn_output", (width, query), None),
-        ("mlp.gate_proj", "ffn_gate", (inner, width), None),
-        ("mlp.up_proj", "ffn_up", (inner, width), None),
-        ("mlp.down_proj", "ffn_down", (width, inner), None),
-    )
-    norms = (
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-    )
-    source, name = f"model.layers.{layer}", f"blk.{layer}"
-    rules = [
-        TensorRule(f"{source}.{old}.weight", f"{name}.{new}.weight", (width,))
-        for old, new in norms
-    ]
-    for old, new, shape, heads in matrices:
-        rules += [
-            TensorRule(f"{source}.{old}.weight", f"{name}.{new}.weight", shape, heads),
-            TensorRule(
-                f"{source}.{old}.bias",
-                f"{name}.{new}.bias",
-                shape[:1],
-                heads,
-                required=False,
-            ),
-        ]
-    return rules
+def tensor_rules(hparams: Hparams) -> tuple[TensorRule, ...]:
+    """Return the tensors of a model, one rule for each that a checkpoint stores."""
+    return hparams.rules()
 
 
 def match_tensors(
@@ -134,7 +79,7 @@ def match_tensors(
         if rule is None:
             raise CannotConvert(
                 f"{label} has the tensor {shown(name)}, which has no place in a "
-                "LLaMA model of this config"
+                "model of this config"
             )
         if tensor.shape != rule.shape:
             raise Corrupt(

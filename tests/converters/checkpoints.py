@@ -19,12 +19,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.converters.bpe_files import (
+    Bpe,
+    added_token,
+    template_processing,
+    write_bpe,
+)
+
 Dtype = Literal["F32", "F16", "BF16"]
 Format = Literal["bin", "safetensors"]
+Family = Literal["llama", "mistral", "mixtral", "starcoder"]
 Weights = dict[str, NDArray[np.generic]]
 
 STORAGES = {"F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage"}
 TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# How many learned positions a test model of StarCoder's kind has.
+POSITIONS = 96
 _BYTE, _CONTROL, _UNKNOWN, _NORMAL = 6, 3, 2, 1
 
 
@@ -32,7 +42,9 @@ _BYTE, _CONTROL, _UNKNOWN, _NORMAL = 6, 3, 2, 1
 class Shape:
     """The shape of a test model and the age of its config.
 
-    `vocabulary` counts embedding rows, `pieces` those of tokenizer.model.
+    `vocabulary` counts embedding rows, `pieces` those of tokenizer.model, `added` is
+    what lies in added_tokens.json: by default [PAD], where there is a row for it.
+    `form` and `shards` are how its weights are written unless a test says otherwise.
     """
 
     hidden: int = 256
@@ -47,13 +59,28 @@ class Shape:
     llama_1: bool = False
     left_overs: bool = False
     biases: bool = False
+    family: Family = "llama"
+    experts: int = 0
+    bpe: Bpe | None = None
+    added: Mapping[str, int] | None = None
+    form: Format = "safetensors"
+    shards: int = 1
     config: Mapping[str, object] = field(default_factory=dict)
     tokenizer: Mapping[str, object] = field(default_factory=dict)
+    tokenizer_json: Mapping[str, object] | None = None
+    special_map: Mapping[str, str] | None = None
     seed: int = 1
 
     @property
     def head_size(self) -> int:
         return self.hidden // self.heads
+
+    @property
+    def pre(self) -> str | None:
+        """What llama.cpp calls the pre-tokenizer of the model this one stands for."""
+        if self.bpe is None:
+            return None
+        return "deepseek-coder" if self.bpe == "deepseek" else "refact"
 
 
 # Every shape has its own reason to be here; the tests are parametrised over them.
@@ -95,6 +122,160 @@ SHAPES = {
     "bf16": Shape(dtype="BF16", layers=2, kv_heads=1, vocabulary=330, seed=6),
     # Rows of 288 and 352 fit no K-quant: llama.cpp falls back to other types.
     "odd-rows": Shape(hidden=288, inner=352, layers=2, heads=6, kv_heads=3, seed=7),
+    # WizardLM-13B-V1.2: an added token without a row, and `</s>` called bos.
+    "outside": Shape(
+        layers=1,
+        kv_heads=4,
+        vocabulary=322,
+        added={"<pad>": 322},
+        form="bin",
+        config={"pretraining_tp": 2, "torch_dtype": "float32"},
+        special_map={
+            "bos_token": "</s>",
+            "eos_token": "</s>",
+            "unk_token": "</s>",
+            "pad_token": "<unk>",
+        },
+        seed=11,
+    ),
+    # WizardMath-70B-V1.0: two added tokens, fp32 in several `.bin` files.
+    "two-added": Shape(
+        layers=2,
+        vocabulary=324,
+        added={"<pad>": 322, "[PAD]": 323},
+        dtype="F32",
+        form="bin",
+        shards=3,
+        config={"rms_norm_eps": 1e-5},
+        special_map={"bos_token": "<s>", "eos_token": "</s>", "pad_token": "[PAD]"},
+        seed=12,
+    ),
+    # WizardCoder-Python: Code Llama with one row more than its base.
+    "python": Shape(
+        layers=2,
+        form="bin",
+        shards=2,
+        config={"rope_theta": 1e6, "max_position_embeddings": 16384},
+        special_map={"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>"},
+        seed=13,
+    ),
+    # Code Llama itself: by its 32016 rows llama.cpp knows that it can fill in.
+    "infill": Shape(
+        hidden=64,
+        inner=96,
+        layers=1,
+        heads=2,
+        kv_heads=1,
+        vocabulary=32016,
+        config={"rope_theta": 1000000, "max_position_embeddings": 16384},
+        seed=14,
+    ),
+    # WizardMath-7B-V1.1 and WizardLM-2-7B, with the tokenizer.json of newer ones.
+    "mistral": Shape(
+        layers=2,
+        vocabulary=322,
+        family="mistral",
+        dtype="BF16",
+        form="bin",
+        shards=2,
+        config={
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "sliding_window": 4096,
+        },
+        tokenizer={
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "pad_token": None,
+            "added_tokens_decoder": {
+                "0": {"content": "<unk>", "special": True},
+                "1": {"content": "<s>", "special": True},
+                "2": {"content": "</s>", "special": True},
+            },
+        },
+        tokenizer_json={
+            "added_tokens": [
+                added_token(0, "<unk>"),
+                added_token(1, "<s>"),
+                added_token(2, "</s>"),
+            ],
+            "post_processor": template_processing("<s>"),
+        },
+        seed=15,
+    ),
+    # WizardLM-2-8x22B; the experts of a layer lie in several files.
+    "mixtral": Shape(
+        inner=256,
+        layers=2,
+        vocabulary=322,
+        family="mixtral",
+        experts=8,
+        dtype="BF16",
+        shards=3,
+        config={
+            "rope_theta": 1000000.0,
+            "max_position_embeddings": 65536,
+            "sliding_window": None,
+            "num_experts_per_tok": 2,
+        },
+        seed=16,
+    ),
+    "mixtral-f16": Shape(
+        hidden=288,
+        inner=352,
+        heads=6,
+        kv_heads=3,
+        layers=1,
+        vocabulary=322,
+        family="mixtral",
+        experts=3,
+        form="bin",
+        shards=2,
+        config={"num_experts_per_tok": 1, "head_dim": 48},
+        seed=17,
+    ),
+    # WizardCoder-33B-V1.1.
+    "deepseek": Shape(
+        layers=2,
+        vocabulary=310,
+        bpe="deepseek",
+        dtype="BF16",
+        shards=2,
+        config={
+            "bos_token_id": 295,
+            "eos_token_id": 296,
+            "max_position_embeddings": 16384,
+            "rope_theta": 100000,
+            "rope_scaling": {"type": "linear", "factor": 4.0},
+        },
+        seed=18,
+    ),
+    # WizardCoder-15B-V1.0: one `.bin` whose output is its embedding's storage.
+    "starcoder": Shape(
+        layers=2, vocabulary=303, family="starcoder", bpe="all", form="bin", seed=19
+    ),
+    "starcoder-json": Shape(
+        hidden=512,
+        heads=8,
+        layers=1,
+        vocabulary=302,
+        family="starcoder",
+        bpe="json",
+        dtype="F32",
+        seed=20,
+    ),
+    "starcoder-pair": Shape(
+        layers=1,
+        heads=2,
+        vocabulary=302,
+        family="starcoder",
+        bpe="pair",
+        dtype="BF16",
+        form="bin",
+        shards=2,
+        seed=21,
+    ),
 }
 
 
@@ -102,21 +283,52 @@ def write_checkpoint(
     directory: Path,
     shape: Shape,
     *,
-    form: Format = "safetensors",
-    shards: int = 1,
+    form: Format | None = None,
+    shards: int | None = None,
 ) -> Path:
     """Write a whole checkpoint with config, tokenizer and weights."""
     directory.mkdir(parents=True, exist_ok=True)
     write_config(directory, shape)
     write_tokenizer(directory, shape)
-    write_weights(directory, random_weights(shape), form=form, shards=shards)
+    weights = random_weights(shape)
+    form = form or shape.form
+    if shape.family == "starcoder" and form == "bin":
+        weights["lm_head.weight"] = weights["transformer.wte.weight"]
+    write_weights(directory, weights, form=form, shards=shards or shape.shards)
     return directory
 
 
 def write_config(directory: Path, shape: Shape) -> None:
+    make = starcoder_config if shape.family == "starcoder" else llama_config
+    config = {**make(shape), **shape.config}
+    (directory / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def starcoder_config(shape: Shape) -> dict[str, object]:
+    return {
+        "activation_function": "gelu",
+        "architectures": ["GPTBigCodeForCausalLM"],
+        "attention_softmax_in_fp32": True,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "layer_norm_epsilon": 1e-5,
+        "model_type": "gpt_bigcode",
+        "multi_query": True,
+        "n_embd": shape.hidden,
+        "n_head": shape.heads,
+        "n_inner": 4 * shape.hidden,
+        "n_layer": shape.layers,
+        "n_positions": POSITIONS,
+        "scale_attn_weights": True,
+        "torch_dtype": TORCH_NAMES[shape.dtype],
+        "vocab_size": shape.vocabulary,
+    }
+
+
+def llama_config(shape: Shape) -> dict[str, object]:
     config: dict[str, object] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [f"{shape.family.capitalize()}ForCausalLM"],
+        "model_type": shape.family,
         "bos_token_id": 1,
         "eos_token_id": 2,
         "pad_token_id": 0,
@@ -139,21 +351,34 @@ def write_config(directory: Path, shape: Shape) -> None:
             "rope_theta": 10000.0,
             "rope_scaling": None,
         }
-    config |= shape.config
-    (directory / "config.json").write_text(json.dumps(config, indent=2))
+    if shape.experts:
+        config |= {"num_local_experts": shape.experts, "num_experts_per_tok": 2}
+    return config
 
 
 def write_tokenizer(directory: Path, shape: Shape) -> None:
+    if shape.bpe:
+        write_bpe(directory, shape.bpe)
+        return
     (directory / "tokenizer.model").write_bytes(sentencepiece_model(shape.pieces))
     settings = {"add_bos_token": True, "add_eos_token": False, **shape.tokenizer}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
-    if shape.vocabulary > shape.pieces:
+    added = shape.added
+    if added is None and shape.vocabulary > shape.pieces:
         added = {"[PAD]": shape.pieces}
-        (directory / "added_tokens.json").write_text(json.dumps(added))
+    for name, content in (
+        ("added_tokens.json", added),
+        ("special_tokens_map.json", shape.special_map),
+        ("tokenizer.json", shape.tokenizer_json),
+    ):
+        if content is not None:
+            (directory / name).write_text(json.dumps(content))
 
 
 def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     """Return the tensors of a model in the order in which transformers saves them."""
+    if shape.family == "starcoder":
+        return starcoder_shapes(shape)
     query, shared = shape.hidden, shape.kv_heads * shape.head_size
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (shape.vocabulary, shape.hidden)
@@ -165,9 +390,7 @@ def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
             f"{prefix}.self_attn.k_proj.weight": (shared, shape.hidden),
             f"{prefix}.self_attn.v_proj.weight": (shared, shape.hidden),
             f"{prefix}.self_attn.o_proj.weight": (shape.hidden, query),
-            f"{prefix}.mlp.gate_proj.weight": (shape.inner, shape.hidden),
-            f"{prefix}.mlp.down_proj.weight": (shape.hidden, shape.inner),
-            f"{prefix}.mlp.up_proj.weight": (shape.inner, shape.hidden),
+            **feed_forward_shapes(shape, prefix),
             f"{prefix}.input_layernorm.weight": (shape.hidden,),
             f"{prefix}.post_attention_layernorm.weight": (shape.hidden,),
         }
@@ -183,6 +406,47 @@ def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     shapes["model.norm.weight"] = (shape.hidden,)
     if not shape.tied:
         shapes["lm_head.weight"] = (shape.vocabulary, shape.hidden)
+    return shapes
+
+
+def feed_forward_shapes(shape: Shape, prefix: str) -> dict[str, tuple[int, ...]]:
+    wide: tuple[int, ...] = (shape.inner, shape.hidden)
+    narrow = wide[::-1]
+    if not shape.experts:
+        return {
+            f"{prefix}.mlp.gate_proj.weight": wide,
+            f"{prefix}.mlp.down_proj.weight": narrow,
+            f"{prefix}.mlp.up_proj.weight": wide,
+        }
+    prefix += ".block_sparse_moe"
+    router = {f"{prefix}.gate.weight": (shape.experts, shape.hidden)}
+    experts = {
+        f"{prefix}.experts.{expert}.{name}.weight": sizes
+        for expert in range(shape.experts)
+        for name, sizes in (("w1", wide), ("w2", narrow), ("w3", wide))
+    }
+    return router | experts
+
+
+def starcoder_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Return the tensors but for the output, which is the embedding."""
+    width, inner = shape.hidden, 4 * shape.hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        "transformer.wte.weight": (shape.vocabulary, width),
+        "transformer.wpe.weight": (POSITIONS, width),
+    }
+    for layer in range(shape.layers):
+        for name, sizes in (
+            ("ln_1", (width,)),
+            ("attn.c_attn", (width + 2 * shape.head_size, width)),
+            ("attn.c_proj", (width, width)),
+            ("ln_2", (width,)),
+            ("mlp.c_fc", (inner, width)),
+            ("mlp.c_proj", (width, inner)),
+        ):
+            shapes[f"transformer.h.{layer}.{name}.weight"] = sizes
+            shapes[f"transformer.h.{layer}.{name}.bias"] = sizes[:1]
+    shapes["transformer.ln_f.weight"] = shapes["transformer.ln_f.bias"] = (width,)
     return shapes
 
 
@@ -259,7 +523,8 @@ def safetensors_bytes(header: Mapping[str, object] | str, data: bytes) -> bytes:
 
 
 def write_bin(path: Path, weights: Weights) -> None:
-    storages = {str(i): tensor.tobytes() for i, tensor in enumerate(weights.values())}
+    keys = storage_keys(weights)
+    storages = {key: weights[name].tobytes() for name, key in keys.items()}
     write_torch_zip(path, state_dict_pickle(weights), storages)
 
 
@@ -275,11 +540,21 @@ def write_torch_zip(
         archive.writestr(f"{root}/.data/serialization_id", b"0" * 40)
 
 
+def storage_keys(weights: Weights) -> dict[str, str]:
+    """Number the storages: one array under two names is one storage, as in torch."""
+    numbers: dict[int, str] = {}
+    return {
+        name: numbers.setdefault(id(values), str(len(numbers)))
+        for name, values in weights.items()
+    }
+
+
 def state_dict_pickle(weights: Weights) -> bytes:
-    """Pickle an OrderedDict of tensors, storage n for the n-th tensor."""
+    """Pickle an OrderedDict of tensors, each array a storage."""
+    keys = storage_keys(weights)
     items = b"".join(
-        text(name) + tensor_pickle(str(key), stored_type(values), values.shape)
-        for key, (name, values) in enumerate(weights.items())
+        text(name) + tensor_pickle(keys[name], stored_type(values), values.shape)
+        for name, values in weights.items()
     )
     # What transformers leaves behind too: the attribute `_metadata`.
     state = b"}" + text("_metadata") + name("collections", "OrderedDict") + b")Rsb"

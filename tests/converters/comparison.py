@@ -31,8 +31,14 @@ GUESSED = (
 )
 
 
-def is_guessed(key: str) -> bool:
-    return key.startswith(GUESSED)
+# The quantizer moves it to the end.
+MOVED = "general.quantization_version"
+
+
+def is_compared(key: str) -> bool:
+    """Whether a key must be in our file and in llama.cpp's with the same value."""
+    ours = ("wizard_edge.", "general.file_type")
+    return not key.startswith((*GUESSED, *ours))
 
 
 @dataclass(frozen=True, slots=True)

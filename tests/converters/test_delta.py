@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.converters.checkpoints import (
+    SHAPES,
     Format,
     Shape,
     Weights,
@@ -173,6 +174,10 @@ BAD_BASES = {
     ),
     "other heads": (_with_config(num_attention_heads=8), "its heads is 8 instead of 4"),
     "other rotation": (_with_config(rope_theta=1e6), "its rope_theta is 1000000.0"),
+    "another architecture": (
+        lambda folder: write_checkpoint(folder / "other", SHAPES["starcoder"]),
+        "is no LLaMA",
+    ),
     "Meta's order": (_in_metas_order, "Meta's order"),
 }
 

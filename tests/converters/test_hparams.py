@@ -7,19 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.converters.checkpoints import Shape, write_config
+from tests.converters.checkpoints import SHAPES, Shape, write_config
 from wizard_edge.errors import CannotConvert, Corrupt
 from wizard_edge_converters.directory import Directory
-from wizard_edge_converters.hparams import LlamaHparams, read_hparams
+from wizard_edge_converters.hparams import (
+    Hparams,
+    LlamaHparams,
+    StarcoderHparams,
+    read_hparams,
+)
 
 
-def read(directory: Path, **changes: object) -> LlamaHparams:
+def read_any(directory: Path, shape: Shape, /, **changes: object) -> Hparams:
     """Read a good config with some keys changed; ABSENT takes a key out."""
-    write_config(directory, Shape())
+    write_config(directory, shape)
     path = directory / "config.json"
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not ABSENT}))
     return read_hparams(Directory(directory))
+
+
+def read(directory: Path, name: str = "gqa", /, **changes: object) -> LlamaHparams:
+    hparams = read_any(directory, SHAPES[name], **changes)
+    assert isinstance(hparams, LlamaHparams)
+    return hparams
+
+
+def read_starcoder(directory: Path, /, **changes: object) -> StarcoderHparams:
+    hparams = read_any(directory, SHAPES["starcoder"], **changes)
+    assert isinstance(hparams, StarcoderHparams)
+    return hparams
 
 
 ABSENT = object()
@@ -83,6 +100,141 @@ def test_linear_rope_scaling_is_read(keys: dict[str, object], tmp_path: Path) ->
     assert (hparams.rope_theta, hparams.rope_factor) == (1e5, 4.0)
 
 
+def test_mistral_has_defaults_of_its_own(tmp_path: Path) -> None:
+    hparams = read(
+        tmp_path,
+        "mistral",
+        num_attention_heads=16,
+        num_key_value_heads=ABSENT,
+        rms_norm_eps=ABSENT,
+        max_position_embeddings=ABSENT,
+        rope_theta=ABSENT,
+        rope_scaling=ABSENT,
+    )
+
+    assert (hparams.kv_heads, hparams.context) == (8, 131072)
+    assert (hparams.epsilon, hparams.rope_theta) == (1e-6, 10000.0)
+    assert hparams.states_head_size
+
+
+def test_a_sliding_window_changes_nothing(tmp_path: Path) -> None:
+    """llama.cpp's converter writes none for this architecture."""
+    windows = (4096, None, ABSENT)
+
+    first, *others = [
+        read(tmp_path, "mistral", sliding_window=window) for window in windows
+    ]
+
+    assert others == [first, first]
+    assert not [entry for entry in first.entries() if "window" in entry.key]
+
+
+def test_mixtral_has_experts_and_a_larger_theta(tmp_path: Path) -> None:
+    hparams = read(
+        tmp_path,
+        "mixtral",
+        num_local_experts=ABSENT,
+        num_experts_per_tok=ABSENT,
+        rope_theta=ABSENT,
+        rms_norm_eps=ABSENT,
+    )
+
+    assert (hparams.experts, hparams.experts_used) == (8, 2)
+    assert (hparams.rope_theta, hparams.epsilon) == (1e6, 1e-5)
+    assert not hparams.states_head_size
+
+
+def test_experts_of_a_llama_are_not_looked_for(tmp_path: Path) -> None:
+    assert read(tmp_path, num_local_experts=8).experts == 0
+
+
+def test_reads_a_starcoder_config(tmp_path: Path) -> None:
+    assert read_starcoder(tmp_path) == StarcoderHparams(
+        vocabulary=303,
+        context=96,
+        width=256,
+        layers=2,
+        heads=4,
+        epsilon=1e-5,
+        special_ids={"bos": 0, "eos": 0},
+    )
+
+
+def test_what_a_starcoder_config_may_leave_out(tmp_path: Path) -> None:
+    keys = ("n_inner", "multi_query", "activation_function", "layer_norm_epsilon")
+
+    found = read_starcoder(tmp_path, **dict.fromkeys(keys, ABSENT))
+
+    assert found == read_starcoder(tmp_path)
+    assert found.feed_forward == 1024
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("multi_query", False),
+        ("multi_query", 1),
+        ("num_key_value_heads", 4),
+        ("activation_function", "relu"),
+        ("activation_function", ["gelu"]),
+        ("n_inner", 1000),
+        ("scale_attn_weights", False),
+        ("add_cross_attention", True),
+        ("quantization_config", {"bits": 4}),
+    ],
+)
+def test_starcoders_llama_cpp_cannot_run_are_refused(
+    key: str, value: object, tmp_path: Path
+) -> None:
+    with pytest.raises(CannotConvert, match=key):
+        read_starcoder(tmp_path, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n_embd", -1),
+        ("n_embd", 1 << 40),
+        ("n_embd", "256"),
+        ("n_head", 3),
+        ("n_head", 257),
+        ("n_layer", 0),
+        ("n_layer", 513),
+        ("n_positions", ABSENT),
+        ("n_positions", 1e9),
+        ("vocab_size", True),
+        ("layer_norm_epsilon", 0),
+    ],
+)
+def test_senseless_starcoder_values_name_their_key(
+    key: str, value: object, tmp_path: Path
+) -> None:
+    with pytest.raises(Corrupt) as caught:
+        read_starcoder(tmp_path, **{key: value})
+
+    assert caught.value.where == f"key {key}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_local_experts", 1),
+        ("num_local_experts", 1025),
+        ("num_local_experts", "8"),
+        ("num_experts_per_tok", 9),
+        ("num_experts_per_tok", 0),
+        ("num_experts_per_tok", 2.0),
+    ],
+)
+def test_senseless_experts_name_their_key(
+    key: str, value: object, tmp_path: Path
+) -> None:
+    with pytest.raises(Corrupt) as caught:
+        read(tmp_path, "mixtral", **{key: value})
+
+    assert caught.value.where == f"key {key}"
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -131,7 +283,7 @@ def test_senseless_values_name_their_key(
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("architectures", ["GPTBigCodeForCausalLM"], "GPTBigCodeForCausalLM"),
+        ("architectures", ["GPTNeoXForCausalLM"], "GPTNeoXForCausalLM"),
         ("architectures", ["LlamaForCausalLM", "Other"], "llama"),
         ("architectures", "LlamaForCausalLM", "llama"),
         ("hidden_act", "gelu", "gelu"),
@@ -149,9 +301,12 @@ def test_other_models_are_named(
 
 def test_the_supported_architectures_are_listed(tmp_path: Path) -> None:
     with pytest.raises(CannotConvert) as caught:
-        read(tmp_path, architectures=["MistralForCausalLM"])
+        read(tmp_path, architectures=["FalconForCausalLM"])
 
-    assert caught.value.hint == "supported: LlamaForCausalLM, LLaMAForCausalLM"
+    assert caught.value.hint == (
+        "supported: LlamaForCausalLM, LLaMAForCausalLM, MistralForCausalLM, "
+        "MixtralForCausalLM, GPTBigCodeForCausalLM"
+    )
     assert caught.value.exit_code == 9
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from math import prod
 from pathlib import Path
 
 import pytest
 
+from tests.converters.checkpoints import Shape, write_config
 from wizard_edge.gguf import read_header
-from wizard_edge.gguf_types import GgmlType, ValueType
+from wizard_edge.gguf_types import FileType, GgmlType, ValueType
+from wizard_edge_converters.directory import Directory
 from wizard_edge_converters.header import TensorEntry, lay_out
-from wizard_edge_converters.metadata import Entry, size_label
+from wizard_edge_converters.hparams import read_hparams
+from wizard_edge_converters.metadata import (
+    Entry,
+    Provenance,
+    build_metadata,
+    size_label,
+)
 from wizard_edge_converters.verify import check_entries
 
 ENTRIES = (
@@ -69,3 +79,32 @@ def test_tensors_lie_one_after_another_on_multiples_of_32(tmp_path: Path) -> Non
 )
 def test_size_labels_have_two_digits(parameters: int, label: str) -> None:
     assert size_label(parameters) == label
+
+
+def test_a_model_of_experts_is_labelled_by_one_of_them(tmp_path: Path) -> None:
+    """Mixtral-8x22B has 141 B parameters: llama.cpp calls that 8x22B and so do we."""
+    write_config(tmp_path, Shape(family="mixtral", experts=8))
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text()) | {
+        "hidden_size": 6144,
+        "intermediate_size": 16384,
+        "num_attention_heads": 48,
+        "num_hidden_layers": 56,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+    }
+    path.write_text(json.dumps(config))
+    hparams = read_hparams(Directory(tmp_path))
+    parameters = sum(prod(rule.shape) for rule in hparams.rules() if rule.required)
+
+    entries = build_metadata(
+        hparams,
+        None,
+        Provenance("name"),
+        parameters=parameters,
+        file_type=FileType.F16,
+    )
+
+    assert parameters == 140_620_634_112
+    values = {entry.key: entry.value for entry in entries}
+    assert values["general.size_label"] == "8x22B"

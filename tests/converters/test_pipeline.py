@@ -283,9 +283,9 @@ REFUSALS = {
         "also has 'model.norm.weight'",
     ),
     "architecture": Refusal(
-        _config(architectures=["GPTBigCodeForCausalLM"]),
+        _config(architectures=["GPTNeoXForCausalLM"]),
         CannotConvert,
-        "GPTBigCodeForCausalLM",
+        "GPTNeoXForCausalLM",
     ),
     "other-shape": Refusal(_config(hidden_size=512), Corrupt, "embed_tokens"),
     "fewer-layers": Refusal(_config(num_hidden_layers=2), CannotConvert, "layers.2"),

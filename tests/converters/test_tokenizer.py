@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.converters.checkpoints import sentencepiece_model
+from tests.converters.bpe_files import added_token, template_processing
+from tests.converters.checkpoints import Shape, llama_config, sentencepiece_model
 from wizard_edge.errors import CannotConvert, Corrupt
+from wizard_edge_converters.config import Config
 from wizard_edge_converters.directory import Directory
+from wizard_edge_converters.hparams import Hparams
+from wizard_edge_converters.llama import read_llama
 from wizard_edge_converters.tokenizer import (
     ADDED,
     CONFIG,
     MODEL,
+    SPECIAL_MAP,
+    TOKENIZER,
     TokenType,
     Vocabulary,
     read_vocabulary,
 )
-
-IDS = {"bos": 1, "eos": 2}
 
 
 @pytest.fixture
@@ -28,11 +33,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, size: int = 300, **files: object) -> Vocabulary:
-    names = {"added": ADDED, "config": CONFIG}
+def hparams(size: int = 300, **ids: int) -> Hparams:
+    return read_llama(
+        Config(
+            "config.json",
+            llama_config(Shape(vocabulary=size))
+            | {"pad_token_id": None}
+            | {f"{kind}_token_id": index for kind, index in ids.items()},
+        ),
+        "llama",
+    )
+
+
+def read(
+    folder: Path, size: int = 300, ids: Mapping[str, int] | None = None, **files: object
+) -> Vocabulary:
+    names = {"added": ADDED, "config": CONFIG, "map": SPECIAL_MAP, "json": TOKENIZER}
     for key, value in files.items():
         (folder / names[key]).write_text(json.dumps(value))
-    return read_vocabulary(Directory(folder), size, IDS)
+    return read_vocabulary(Directory(folder), hparams(size, **(ids or {})))
 
 
 def test_pieces_keep_text_score_and_type(folder: Path) -> None:
@@ -106,11 +125,74 @@ def test_bos_is_added_where_nobody_says(folder: Path) -> None:
 
 
 def test_a_config_that_calls_eos_bos_is_not_believed(folder: Path) -> None:
-    """special ids of several WizardLM repositories have bos `</s>`."""
-    vocabulary = read_vocabulary(Directory(folder), 300, {"bos": 2, "pad": 7})
+    vocabulary = read(folder, ids={"bos": 2, "pad": 7})
 
     assert vocabulary.special_ids == {"bos": 1, "eos": 2, "unk": 0, "pad": 7}
     assert "bos is 2" in vocabulary.notes[0]
+
+
+def test_a_map_that_calls_eos_bos_changes_nothing(folder: Path) -> None:
+    """Those of WizardCoder-Python and WizardLM-13B-V1.2 do."""
+    names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
+
+    assert read(folder, map=names) == read(folder)
+    assert read(folder, map=names).special_ids["bos"] == 1
+
+
+def test_a_tokenizer_json_that_calls_eos_bos_is_not_believed(folder: Path) -> None:
+    vocabulary = read(
+        folder,
+        config={"bos_token": "</s>", "eos_token": "</s>"},
+        json={
+            "added_tokens": [added_token(1, "<s>"), added_token(2, "</s>")],
+            "post_processor": template_processing("<s>"),
+        },
+    )
+
+    assert (vocabulary.special_ids["bos"], vocabulary.special_ids["eos"]) == (1, 2)
+    assert vocabulary.add_bos is True
+    assert vocabulary.notes == (
+        "a config says bos is 2, tokenizer.model says 1: it counts",
+    )
+
+
+def test_two_added_tokens_fill_two_rows(folder: Path) -> None:
+    """WizardMath-70B-V1.0 has 32002 rows."""
+    vocabulary = read(folder, 302, added={"<pad>": 300, "[PAD]": 301})
+
+    assert vocabulary.tokens[300:] == ("<pad>", "[PAD]")
+    assert vocabulary.types[300:] == (TokenType.USER_DEFINED,) * 2
+    assert vocabulary.notes == ()
+
+
+def test_code_llama_of_32016_rows_can_fill_in(folder: Path) -> None:
+    assert read(folder, 32016).infill_end == 32010
+    assert read(folder, 32001).infill_end is None
+
+
+def test_special_ids_without_a_row_are_left_out(folder: Path) -> None:
+    vocabulary = read(folder, ids={"pad": 300})
+
+    assert "pad" not in vocabulary.special_ids
+    assert vocabulary.notes == (
+        "config.json says pad is 300, which has no row in the embedding of 300",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.jinja", "{{ x }}"),
+        ("chat_template.json", '{"chat_template": "{{ x }}"}'),
+    ],
+)
+def test_a_template_may_lie_in_a_file_of_its_own(
+    name: str, content: str, folder: Path
+) -> None:
+    (folder / name).write_text(content)
+
+    assert read(folder, config={"legacy": True}).chat_template == "{{ x }}"
+    assert read(folder, config={"chat_template": "{{ y }}"}).chat_template == "{{ y }}"
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x0a\xff", b"{}"])
@@ -122,8 +204,25 @@ def test_a_bad_model_is_named(content: bytes, folder: Path) -> None:
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CannotConvert, match=r"no tokenizer\.model"):
+    """WizardLM-13B-V1.1 and WizardMath came without one."""
+    with pytest.raises(CannotConvert, match=r"no tokenizer\.model") as caught:
         read(tmp_path)
+
+    assert caught.value.hint == (
+        "some repositories lack it: it is that of the base model"
+    )
+
+
+def test_a_tokenizer_json_does_not_replace_the_model_it_was_made_from(
+    tmp_path: Path,
+) -> None:
+    """llama.cpp's converter takes it, without scores, and then cuts texts wrongly."""
+    model = {"type": "BPE", "byte_fallback": True, "vocab": {"a": 0}, "merges": []}
+
+    with pytest.raises(CannotConvert, match="lacks its scores") as caught:
+        read(tmp_path, json={"model": model, "decoder": {"type": "Sequence"}})
+
+    assert "tokenizer.model" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

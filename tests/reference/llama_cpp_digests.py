@@ -8,7 +8,7 @@ LLAMA_CPP_SOURCES may name another folder that holds `convert_hf_to_gguf.py`. Ne
 the extra `reference` (torch, transformers); takes about two minutes on two cores,
 ten seconds for one NAME, such as `apprentice` after it was trained anew.
 What is stored per checkpoint and type: a digest over all tensors, and the metadata
-that the converter wrote.
+that the converter wrote, with its keys in their order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 from tests.conftest import CHECKPOINT, ROOT
 from tests.converters.checkpoints import SHAPES, write_checkpoint
-from tests.converters.comparison import is_guessed, read_metadata, tensor_digest
+from tests.converters.comparison import MOVED, is_compared, read_metadata, tensor_digest
 
 VARIABLE = "LLAMA_CPP_SOURCES"
 STORE = ROOT / "tests" / "converters" / "digests.json"
@@ -42,11 +42,21 @@ def find_converter() -> Path | None:
     return None
 
 
-def convert_theirs(converter: Path, source: Path, output: Path, kind: str) -> None:
-    """Run llama.cpp's converter in a process of its own."""
-    command = [sys.executable, str(converter), str(source), "--outfile", str(output)]
+def convert_theirs(
+    converter: Path, source: Path, output: Path, kind: str, pre: str | None = None
+) -> None:
+    """Run llama.cpp's converter in a process of its own.
+
+    `pre` stands in for its look-up of a BPE vocabulary, as `llama_cpp_convert` says.
+    """
+    program = [str(converter)]
+    if pre is not None:
+        program = ["-m", "tests.reference.llama_cpp_convert", str(converter), pre]
+    command = [sys.executable, *program, str(source), "--outfile", str(output)]
     command += ["--outtype", kind.lower(), "--model-name", NAME]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT
+    )
     if result.returncode:
         raise RuntimeError(f"{source.name} to {kind}: {result.stderr[-2000:]}")
 
@@ -66,17 +76,18 @@ def write(name: str, folder: Path) -> Path:
 
 def record(converter: Path, source: Path, folder: Path) -> dict[str, object]:
     """Convert one checkpoint to every type and note what came out."""
+    pre = SHAPES[source.name].pre if source.name in SHAPES else None
     tensors = {}
     metadata: dict[str, object] = {}
     for kind in TYPES:
         output = folder / f"{source.name}.{kind}.gguf"
-        convert_theirs(converter, source, output, kind)
+        convert_theirs(converter, source, output, kind, pre)
         tensors[kind] = tensor_digest(output)
         metadata = read_metadata(output)
         output.unlink()
-    metadata.pop("general.file_type")
-    kept = {key: value for key, value in metadata.items() if not is_guessed(key)}
-    return {"tensors": tensors, "metadata": kept}
+    kept = {key: value for key, value in metadata.items() if is_compared(key)}
+    order = [key for key in kept if key != MOVED]
+    return {"tensors": tensors, "metadata": kept, "keys": order}
 
 
 def main() -> None:
