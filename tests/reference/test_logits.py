@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from tests.reference.logits import (
+    NAMES,
+    load_architectures,
     load_golden,
+    random_summary,
     reference_logits,
     summary,
     token_ids,
@@ -46,3 +49,15 @@ def test_llama_cpp_gives_the_same_logits(
     print(f"{len(ids)} positions, max abs difference {difference:.2e}")
     assert difference <= MAX_DIFFERENCE
     assert (ours.argmax(axis=1) == reference.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_an_architecture_are_what_transformers_gives(
+    name: str, tmp_path: Path
+) -> None:
+    stored = load_architectures()[name]
+
+    again = random_summary(name, tmp_path)
+
+    assert (again["ids"], again["argmax"]) == (stored["ids"], stored["argmax"])
+    np.testing.assert_allclose(again["logits"], stored["logits"], atol=1e-4)
