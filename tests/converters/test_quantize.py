@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,3 +113,52 @@ def test_strided_rows_are_taken_as_they_are_meant() -> None:
     found = ggml.quantize_rows(rows.T, GgmlType.Q8_0)
 
     assert (found == ggml.quantize_rows(rows.T.copy(), GgmlType.Q8_0)).all()
+
+
+def random_rows(count: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).standard_normal((count, columns)).astype("<f4")
+
+
+def test_every_expert_has_importance_of_its_own() -> None:
+    rows = random_rows(6, 256)
+    importance = np.abs(random_rows(3, 256, seed=1))
+
+    whole = ggml.quantize_rows(rows, GgmlType.IQ2_XS, importance)
+    parts = [
+        ggml.quantize_rows(rows[2 * i : 2 * i + 2], GgmlType.IQ2_XS, importance[i])
+        for i in range(3)
+    ]
+
+    assert (np.concatenate(parts) == whole).all()
+    assert (ggml.quantize_rows(rows, GgmlType.IQ2_XS, importance[0]) != whole).any()
+
+
+@pytest.mark.parametrize("shape", [(255,), (4, 256), (1, 2, 256)], ids=str)
+def test_importance_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="importance of shape"):
+        ggml.quantize_rows(random_rows(6, 256), GgmlType.Q4_K, np.ones(shape, "<f4"))
+
+
+@pytest.mark.parametrize("target", [GgmlType.IQ2_XXS, GgmlType.IQ2_XS, GgmlType.IQ1_S])
+def test_what_ggml_would_abort_over_is_refused(target: GgmlType) -> None:
+    with pytest.raises(ValueError, match="needs the importance"):
+        ggml.quantize_rows(random_rows(1, 256), target)
+
+
+FIRST_USE = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from wizard_edge._llama import ggml
+from wizard_edge.gguf_types import GgmlType
+rows = np.random.RandomState(0).standard_normal((4, 256)).astype("<f4")
+kinds = [GgmlType[name] for name in ("IQ3_XXS", "IQ3_S")] * 4
+def encode(kind):
+    return ggml.quantize_rows(rows, kind, np.abs(rows[0])).tobytes()
+with ThreadPoolExecutor(8) as pool:
+    at_once = list(pool.map(encode, kinds))
+assert at_once == [encode(kind) for kind in kinds]
+"""
+
+
+def test_tables_are_made_once_when_threads_ask_for_them_together() -> None:
+    subprocess.run([sys.executable, "-c", FIRST_USE], check=True)

@@ -7,9 +7,12 @@ with those of the library once per type, before it writes into our memory.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+
+# What ctypes takes for the type of a result or an argument has no common base.
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +38,17 @@ class _TypeTraits(ctypes.Structure):
     )
 
 
-# Name -> result, arguments. Source: llama.cpp 0c1e57098, ggml/include/ggml.h.
-_FUNCTIONS = {
+# Name -> result, arguments.
+Functions: TypeAlias = Mapping[str, tuple[Any, Sequence[Any]]]
+
+# Source: llama.cpp 0c1e57098, ggml/include/ggml.h.
+_FUNCTIONS: Functions = {
     "ggml_blck_size": (ctypes.c_int64, [ctypes.c_int]),
     "ggml_type_size": (ctypes.c_size_t, [ctypes.c_int]),
     "ggml_type_name": (ctypes.c_char_p, [ctypes.c_int]),
     "ggml_get_type_traits": (ctypes.POINTER(_TypeTraits), [ctypes.c_int]),
+    "ggml_is_quantized": (ctypes.c_bool, [ctypes.c_int]),
+    "ggml_quantize_requires_imatrix": (ctypes.c_bool, [ctypes.c_int]),
     "ggml_fp16_to_fp32_row": (
         None,
         [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64],
@@ -71,28 +79,46 @@ def quantize_rows(
 ) -> NDArray[np.uint8]:
     """Quantize (rows, columns) float32 to (rows, row bytes) of `target`.
 
-    `importance` weighs the columns, (columns,) float32. The result equals that of
-    llama.cpp's quantizer of the same library, row by row.
-    Raises: ValueError when rows are no whole blocks; BackendError.
+    `importance` weighs the columns: (columns,) float32 for all rows, or (experts,
+    columns) where the rows are those of one expert after another, equally many. The
+    result equals that of llama.cpp's quantizer of the same library, row by row.
+    Several threads may call at once: ggml makes its tables under a lock of its own.
+    Raises: ValueError when rows are no whole blocks, for importance of another shape,
+    or for none where `requires_importance`; BackendError.
     """
-    library = _library()
     _check_type(target)
     count, columns = rows.shape
     source = np.ascontiguousarray(rows)
     result = np.empty((count, row_size(target, columns)), dtype=np.uint8)
-    weights = None if importance is None else np.ascontiguousarray(importance)
-    written = library.ggml_quantize_chunk(
-        target,
-        source.ctypes.data,
-        result.ctypes.data,
-        0,
-        count,
-        columns,
-        None if weights is None else weights.ctypes.data,
-    )
-    if written != result.nbytes:
-        raise BackendError(f"ggml wrote {written} bytes of {target.name}")
+    if importance is None:
+        if requires_importance(target):
+            raise ValueError(f"{target.name} needs the importance of every column")
+        _quantize(source, target, None, result)
+        return result
+    weights = np.ascontiguousarray(np.atleast_2d(importance), dtype=np.float32)
+    experts = len(weights)
+    if weights.shape[1:] != (columns,) or count % experts:
+        raise ValueError(
+            f"importance of shape {importance.shape} for rows of shape {rows.shape}"
+        )
+    parts = source.reshape(experts, -1, columns), result.reshape(experts, -1)
+    for part, expert_weights, quantized in zip(
+        parts[0], weights, parts[1], strict=True
+    ):
+        _quantize(part, target, expert_weights, quantized)
     return result
+
+
+def requires_importance(target: GgmlType) -> bool:
+    """Whether ggml aborts the process when it quantizes to `target` without weights."""
+    required: bool = _library().ggml_quantize_requires_imatrix(target)
+    return required
+
+
+def is_quantized(kind: GgmlType) -> bool:
+    """Whether ggml calls this a quantized type, as opposed to a number type."""
+    quantized: bool = _library().ggml_is_quantized(kind)
+    return quantized
 
 
 def is_valid(rows: NDArray[np.uint8], kind: GgmlType) -> bool:
@@ -139,19 +165,48 @@ def find_type(name: str) -> GgmlType:
     return _types_by_name()[name]
 
 
-@cache
-def _library() -> ctypes.CDLL:
+def open_library(functions: Functions) -> ctypes.CDLL:
+    """Return ggml with its functions declared.
+
+    Raises: BackendError where it does not load or lacks one of them.
+    """
     load()
     module = import_module("llama_cpp._ggml")
     library: ctypes.CDLL = module.libggml
     try:
-        for name, (result, arguments) in _FUNCTIONS.items():
+        for name, (result, arguments) in functions.items():
             function = getattr(library, name)
             function.restype = result
             function.argtypes = arguments
     except AttributeError as err:
         raise BackendError(f"this llama.cpp does not export {err}") from err
     return library
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return open_library(_FUNCTIONS)
+
+
+def _quantize(
+    rows: NDArray[np.float32],
+    target: GgmlType,
+    importance: NDArray[np.float32] | None,
+    result: NDArray[np.uint8],
+) -> None:
+    """Quantize contiguous rows into `result`, which has their bytes."""
+    count, columns = rows.shape
+    written = _library().ggml_quantize_chunk(
+        target,
+        rows.ctypes.data,
+        result.ctypes.data,
+        0,
+        count,
+        columns,
+        None if importance is None else importance.ctypes.data,
+    )
+    if written != result.nbytes:
+        raise BackendError(f"ggml wrote {written} bytes of {target.name}")
 
 
 @cache
