@@ -45,11 +45,15 @@ class ModelShape:
         return [gate, experts]
 
 
-def write_random_model(path: Path, shape: ModelShape, *, seed: int = 0) -> Path:
+def write_random_model(path: Path, shape: ModelShape) -> Path:
     """Write a model of random float32 weights, small enough not to overflow."""
-    file = shape.build()
+    return write_random(path, shape.build())
+
+
+def write_random(path: Path, file: GgufFile) -> Path:
+    """Write a file with random float32 weights instead of zeros."""
     header, _ = file.header()
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(0)
     with path.open("wb") as output:
         output.write(header + bytes(align(len(header), file.alignment) - len(header)))
         for tensor in file.tensors:
