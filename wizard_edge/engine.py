@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from wizard_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Finish = Literal["stop", "length", "cancelled"]
 KvType = Literal["f32", "f16", "q8_0", "q4_0"]
@@ -203,6 +207,26 @@ class Engine(Protocol):
         """Continue `prompt` token by token; the last chunk says why it ended.
 
         Raises: UsageError when the prompt is empty or leaves no room in the context.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Scorer(Protocol):
+    """One loaded model that says what it expects at each place of a text."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    def score(
+        self, ids: Sequence[int], *, first: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits of every position from `first` on, in order, in blocks.
+
+        A block has the shape (positions, vocabulary), f32, and belongs to the
+        caller; row `i` of all of them says what follows `ids[first + i]`. The same
+        `first` and count of ids give the same blocks. Evaluates from an empty cache.
+        Raises: UsageError when there is no id, or more than the context takes.
         """
         ...
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.gguf_files import small_llama
@@ -379,6 +380,37 @@ def test_a_rate_counts_the_tokens_it_timed(
 def test_logits_of_more_than_a_batch_are_refused(engine: LlamaEngine) -> None:
     with pytest.raises(UsageError, match="not of 513"):
         engine.logits([1] * 513)
+
+
+def test_blocks_of_a_score_are_the_logits_of_all_positions(
+    engine: LlamaEngine,
+) -> None:
+    ids = [1] + [token % 900 + 10 for token in range(299)]
+
+    whole = np.concatenate(list(engine.score(ids)))
+    half = np.concatenate(list(engine.score(ids, first=150)))
+
+    assert whole.shape == (300, engine.vocabulary.size)
+    assert (whole == engine.logits(ids)).all()
+    assert (half == whole[150:]).all()
+
+
+def test_a_long_score_comes_in_blocks_of_a_batch(engine: LlamaEngine) -> None:
+    ids = [1] + [token % 900 + 10 for token in range(999)]
+
+    rows = [len(block) for block in engine.score(ids, first=300)]
+    later = [len(block) for block in engine.score(ids, first=512)]
+    *_, last = engine.score(ids, first=999)
+    [chunk] = engine.generate(ids, Sampling(max_tokens=1))
+
+    assert (rows, later) == ([512 - 300, 1000 - 512], [1000 - 512])
+    assert last.argmax() == chunk.token
+
+
+@pytest.mark.parametrize("count", [0, 1025])
+def test_a_score_that_does_not_fit_is_refused(engine: LlamaEngine, count: int) -> None:
+    with pytest.raises(UsageError, match=f"{count} tokens to score"):
+        next(engine.score([1] * count))
 
 
 def test_many_threads_with_bad_grammars_keep_standard_error(

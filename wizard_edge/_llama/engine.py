@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from wizard_edge._llama import library
+from wizard_edge._llama.interruptible import interruptible
 from wizard_edge._llama.model import Model
 from wizard_edge._llama.sampler import Sampler
 from wizard_edge._llama.vocabulary import LlamaVocabulary
@@ -135,24 +137,30 @@ class LlamaEngine:
         Evaluates from an empty cache.
         Raises: UsageError for more than 512 tokens.
         """
-        import numpy as np
-
         if not 0 < len(ids) <= _BATCH:
             raise UsageError(f"logits of 1 to {_BATCH} tokens, not of {len(ids)}")
+        [block] = self.score(ids)
+        return block
 
-        with self._turn():
+    def score(
+        self, ids: Sequence[int], *, first: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield logits in blocks of at most 512 positions; see `Scorer.score`.
+
+        Ctrl-C is heard in the middle of a block.
+        """
+        if not 0 < len(ids) <= self.context:
+            raise UsageError(
+                f"{len(ids)} tokens to score, the context takes 1 to {self.context}"
+            )
+        with self._turn(), interruptible(self._library, self._ctx) as run:
             self._forget_after(0)
-            self._fill(list(ids), start=0, all_logits=True)
-            self._decode()
-            self._cached = list(ids)
-            rows = [
-                np.ctypeslib.as_array(
-                    self._library.llama_get_logits_ith(self._ctx, index),
-                    shape=(self.vocabulary.size,),
-                ).copy()
-                for index in range(len(ids))
-            ]
-        return np.stack(rows)
+            for start in range(0, len(ids), _BATCH):
+                part = list(ids[start : start + _BATCH])
+                skipped = min(max(first - start, 0), len(part))
+                run(partial(self._evaluate, part, logits_from=skipped))
+                if skipped < len(part):
+                    yield self._copy_logits(len(part) - skipped)
 
     def close(self) -> None:
         """Free the context and the model. A second call does nothing.
@@ -245,14 +253,29 @@ class LlamaEngine:
             self._evaluate(prompt[start : start + _BATCH])
         return True
 
-    def _evaluate(self, ids: list[int]) -> None:
+    def _evaluate(self, ids: list[int], *, logits_from: int | None = None) -> None:
+        """Evaluate what follows the cache, with the logits of the last token.
+
+        `logits_from` asks for those of every token from that index on instead.
+        """
         # Closed while the answer was suspended: batch and context are gone.
         self._check_open()
-        self._fill(ids, start=len(self._cached), all_logits=False)
+        wanted = len(ids) - 1 if logits_from is None else logits_from
+        self._fill(ids, start=len(self._cached), logits_from=wanted)
         self._decode()
         self._cached += ids
 
-    def _fill(self, ids: list[int], *, start: int, all_logits: bool) -> None:
+    def _copy_logits(self, count: int) -> NDArray[np.float32]:
+        """Return the logits that the last decode was asked for, one row each."""
+        import numpy as np
+
+        rows = np.ctypeslib.as_array(
+            self._library.llama_get_logits(self._ctx),
+            shape=(count, self.vocabulary.size),
+        )
+        return rows.copy()
+
+    def _fill(self, ids: list[int], *, start: int, logits_from: int) -> None:
         batch = self._batch
         batch.n_tokens = len(ids)
         for index, token in enumerate(ids):
@@ -260,8 +283,7 @@ class LlamaEngine:
             batch.pos[index] = start + index
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = 0
-            batch.logits[index] = all_logits
-        batch.logits[len(ids) - 1] = True
+            batch.logits[index] = index >= logits_from
 
     def _decode(self) -> None:
         library.forget()
