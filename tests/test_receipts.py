@@ -14,6 +14,7 @@ from wizard_edge.names import CommitId, ModelName, RelPath, RepoId, Sha256
 from wizard_edge.receipts import (
     MAX_SIZE,
     Acceptance,
+    EvaluatedOn,
     Origin,
     Receipt,
     StoredFile,
@@ -43,6 +44,15 @@ RECEIPT = Receipt(
     created="2026-01-02T03:04:05Z",
     accepted=(Acceptance("llama2", Sha256.parse("3" * 64), "2026-01-02T03:04:05Z"),),
     quality={"error": 0.5},
+    evaluated_on=EvaluatedOn(
+        text_sha256=Sha256.parse("4" * 64),
+        context=512,
+        chunks=27,
+        tool="wizard-edge 0.1.0",
+        evaluated="2026-01-02T03:04:05Z",
+        reference="wizardlm-13b-v1.2:F16",
+        reference_sha256=Sha256.parse("5" * 64),
+    ),
 )
 
 
@@ -65,6 +75,7 @@ def test_unknown_facts_are_null() -> None:
         parameters=None,
         accepted=(),
         quality=None,
+        evaluated_on=None,
         origin=Origin("local"),
     )
 
@@ -88,6 +99,23 @@ def test_keys_of_a_later_minor_version_are_ignored() -> None:
     assert parse_receipt(PATH, changed(colour="blue")) == RECEIPT
 
 
+def test_a_receipt_from_before_evaluations_is_read() -> None:
+    table = json.loads(RECEIPT.to_bytes())
+    del table["evaluated_on"]
+
+    receipt = parse_receipt(PATH, json.dumps(table).encode())
+
+    assert receipt == replace(RECEIPT, evaluated_on=None)
+
+
+def test_an_evaluation_without_a_reference_is_read() -> None:
+    assert RECEIPT.evaluated_on is not None
+    alone = replace(RECEIPT.evaluated_on, reference=None, reference_sha256=None)
+    receipt = replace(RECEIPT, evaluated_on=alone)
+
+    assert parse_receipt(PATH, receipt.to_bytes()) == receipt
+
+
 def test_a_newer_schema_is_refused_with_the_upgrade() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_receipt(PATH, b'{"schema": 2}')
@@ -96,6 +124,7 @@ def test_a_newer_schema_is_refused_with_the_upgrade() -> None:
     assert caught.value.hint == "upgrade with: pip install --upgrade wizard-edge"
 
 
+EVALUATED = json.loads(RECEIPT.to_bytes())["evaluated_on"]
 FILE = {"name": "a.gguf", "size": 1, "sha256": "0" * 64}
 
 
@@ -129,6 +158,11 @@ FILE = {"name": "a.gguf", "size": 1, "sha256": "0" * 64}
         ("quality", {"error": "none"}, "key quality.'error'"),
         ("quality", {"error": float("nan")}, "key quality.'error'"),
         ("quality", {"error": True}, "key quality.'error'"),
+        ("evaluated_on", [], "evaluated_on."),
+        ("evaluated_on", {"text_sha256": "4"}, "key evaluated_on.text_sha256"),
+        ("evaluated_on", {**EVALUATED, "chunks": 0}, "key evaluated_on.chunks"),
+        ("evaluated_on", {**EVALUATED, "context": None}, "key evaluated_on.context"),
+        ("evaluated_on", {**EVALUATED, "evaluated": "x"}, "key evaluated_on.evaluated"),
     ],
 )
 def test_a_wrong_value_is_damage_and_its_key_is_named(

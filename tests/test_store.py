@@ -453,6 +453,63 @@ def test_installers_of_one_variant_leave_a_receipt_that_is_true(
     assert installed.receipt.sha256 == digest
 
 
+def test_amending_rewrites_the_receipt_and_leaves_the_file(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"weights"), b"weights")
+
+    amended = store.amend(installed, lambda r: replace(r, quality={"error": 0.5}))
+
+    assert amended.receipt == replace(installed.receipt, quality={"error": 0.5})
+    assert store.find(NAME) == amended
+    assert installed.path.read_bytes() == b"weights"
+    assert tree(installed.folder) == ["small.Q8_0.gguf", "small.Q8_0.gguf.json"]
+
+
+def test_amending_builds_on_what_the_receipt_says_by_now(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+
+    def add(name: str) -> None:
+        store.amend(
+            installed, lambda r: replace(r, quality={**(r.quality or {}), name: 1})
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, "abcdefgh"))
+
+    assert set(store.find(NAME).receipt.quality or {}) == set("abcdefgh")
+
+
+@pytest.mark.parametrize("content", [None, b"other"], ids=["removed", "replaced"])
+def test_figures_of_a_file_that_is_gone_are_not_written(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    store = a_store(tmp_path)
+    old = put(store, receipt_for(b"x"), b"x")
+    if content is None:
+        store.remove(old)
+    else:
+        put(store, receipt_for(content), content)
+
+    with pytest.raises(NotFound) as caught:
+        store.amend(old, lambda r: replace(r, quality={"error": 0.5}))
+
+    assert caught.value.message == "small:Q8_0 was removed or replaced meanwhile"
+    assert [item.receipt.quality for item in store.installed()] == [None] * bool(
+        content
+    )
+
+
+def test_amending_makes_no_other_model_of_it(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+
+    with pytest.raises(ValueError, match="another model of small"):
+        store.amend(installed, lambda r: replace(r, quant="F16"))
+
+    assert store.find(NAME) == installed
+
+
 def test_removing_waits_for_an_installer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 A JSON object with sorted keys and two spaces of indent, named like the model's
 first file with `.json` added. `schema` MUST be there; an older one is read, a newer
-one refused; unknown keys are ignored. Knows no folder and no store.
+one refused; unknown keys are ignored, so a key that may be left out needs no new
+schema. docs/models.md lists the figures of `quality`. Knows no folder and no store.
 """
 
 from __future__ import annotations
@@ -87,13 +88,32 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluatedOn:
+    """What `eval` measured its figures in `quality` on, to tell them apart.
+
+    `text_sha256` is that of the text's file, of which the first `chunks` times
+    `context` tokens were read. `reference` is how the reference was named, without
+    its folder, and `reference_sha256` the hash of the file to open; both are None
+    where there was none. `evaluated` is the time in UTC, `tool` the program.
+    """
+
+    text_sha256: Sha256
+    context: int
+    chunks: int
+    tool: str
+    evaluated: str
+    reference: str | None = None
+    reference_sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What is known of one installed variant, enough to list it without opening it.
 
     `files` has the file to open first; a split model has several. `context` is in
-    tokens. `quality` holds measured figures by name. `weights` are the files it was
-    made from. `tool` is the program that wrote it, `created` the time in UTC as
-    `TIME_FORMAT`.
+    tokens. `quality` holds measured figures by name, `evaluated_on` says what those
+    of `eval` are of. `weights` are the files it was made from. `tool` is the program
+    that wrote it, `created` the time in UTC as `TIME_FORMAT`.
     """
 
     model: ModelName
@@ -110,6 +130,7 @@ class Receipt:
     accepted: tuple[Acceptance, ...] = ()
     quality: Mapping[str, float] | None = None
     weights: tuple[CheckedFile, ...] = ()
+    evaluated_on: EvaluatedOn | None = None
 
     @property
     def file_name(self) -> RelPath:
@@ -166,6 +187,7 @@ def parse_receipt(path: Path, content: bytes) -> Receipt:
         accepted=tuple(map(_parse_acceptance, table.tables("accepted"))),
         quality=table.numbers("quality"),
         weights=tuple(map(_parse_checked, table.optional_tables("weights"))),
+        evaluated_on=_parse_evaluated_on(table.optional_table("evaluated_on")),
     )
 
 
@@ -217,6 +239,20 @@ def _parse_acceptance(table: _Table) -> Acceptance:
         license=table.text("license"),
         summary_sha256=table.name("summary_sha256", Sha256),
         accepted=table.time("accepted"),
+    )
+
+
+def _parse_evaluated_on(table: _Table | None) -> EvaluatedOn | None:
+    if table is None:
+        return None
+    return EvaluatedOn(
+        text_sha256=table.name("text_sha256", Sha256),
+        context=table.whole("context", low=1),
+        chunks=table.whole("chunks", low=1),
+        tool=table.text("tool"),
+        evaluated=table.time("evaluated"),
+        reference=table.optional_text("reference"),
+        reference_sha256=table.optional_name("reference_sha256", Sha256),
     )
 
 
@@ -295,6 +331,9 @@ class _Table:
 
     def table(self, key: str) -> _Table:
         return _Table(self.path, self._values.get(key), f"{self.where}{key}.")
+
+    def optional_table(self, key: str) -> _Table | None:
+        return None if self._values.get(key) is None else self.table(key)
 
     def tables(self, key: str) -> list[_Table]:
         return [

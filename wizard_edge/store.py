@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,6 +239,29 @@ class Store:
                 _delete_all(path for path in old.parts if path not in kept)
         return installed
 
+    def amend(
+        self, installed: Installed, change: Callable[[Receipt], Receipt]
+    ) -> Installed:
+        """Rewrite a receipt as `change` makes it of what the receipt says by now.
+
+        The files stay as they are, and so does what `change` may not touch: which
+        model, quant and files it is about.
+        Raises: NotFound where other files, or none, have taken their place; Corrupt,
+        ConfigError for a receipt that cannot be read any more; NotEnough, Refused
+        where the store cannot be written.
+        """
+        with self._changing(installed.receipt.model):
+            if not installed.receipt_path.exists():
+                raise _replaced(installed)
+            before = _read(installed.receipt_path).receipt
+            if before.files != installed.receipt.files:
+                raise _replaced(installed)
+            after = change(before)
+            if _identity(after) != _identity(before):
+                raise ValueError(f"a change makes another model of {before.model}")
+            write_atomically(installed.receipt_path, after.to_bytes())
+        return Installed(after, installed.folder)
+
     def files(self, variant: Installed | Damaged) -> list[Path]:
         """Return what `remove` deletes for a variant, the receipt first."""
         return [path for path in variant.parts if os.path.lexists(path)]
@@ -329,6 +352,18 @@ def _read(path: Path) -> Installed:
     if installed.receipt_path.name != path.name:
         raise Corrupt(path, f"belongs to file {installed.receipt.files[0].name!r}")
     return installed
+
+
+def _identity(receipt: Receipt) -> tuple[object, ...]:
+    return receipt.model, receipt.quant, receipt.files
+
+
+def _replaced(installed: Installed) -> NotFound:
+    receipt = installed.receipt
+    return NotFound(
+        f"{receipt.model}:{receipt.quant} was removed or replaced meanwhile",
+        hint="'wizard-edge list' shows what is there",
+    )
 
 
 def _check_slots(receipt: Receipt, slots: Sequence[Slot]) -> None:
