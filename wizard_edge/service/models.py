@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from wizard_edge.errors import NotFound, UnknownModel, UsageError
 from wizard_edge.names import ModelName
+from wizard_edge.receipts import EvaluatedOn
 from wizard_edge.refs import ModelRef, RegistryRef
 from wizard_edge.service.installation import Installation
 from wizard_edge.store import Damaged, Installed
@@ -27,7 +28,8 @@ class InstalledModel:
     """One row of `list`. `problem` says what is wrong with the file, None if nothing.
 
     `size` is bytes of all `files`; `path` and `sha256` are those of the file to open.
-    `created` is the time of installation in UTC.
+    `created` is the time of installation in UTC. `quality` has the receipt's figures
+    by name, `evaluated_on` what those of `eval` were measured on.
     """
 
     name: str
@@ -42,6 +44,8 @@ class InstalledModel:
     parameters: int | None
     created: str
     problem: str | None
+    quality: Mapping[str, float] | None = None
+    evaluated_on: EvaluatedOn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,8 @@ def installed_model(item: Installed) -> InstalledModel:
         parameters=receipt.parameters,
         created=receipt.created,
         problem=item.problem(),
+        quality=receipt.quality,
+        evaluated_on=receipt.evaluated_on,
     )
 
 

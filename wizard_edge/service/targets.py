@@ -21,12 +21,14 @@ class Target:
     """A file to open; `template` is the id it goes by, None where nobody says.
 
     `sampling` is what the model's authors used, greedy for a model we do not know.
+    `installed` is None for a file that was named by its path.
     """
 
     name: str
     path: Path
     template: str | None
     sampling: Sampling
+    installed: Installed | None = None
 
 
 def find_target(installation: Installation, ref: str) -> Target:
@@ -77,6 +79,7 @@ def _installed(installation: Installation, ref: RegistryRef) -> Target:
         path=installed.path,
         template=_template_of(installed, spec),
         sampling=sampling_of(spec),
+        installed=installed,
     )
 
 
