@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Cli
 from wizard_edge.cli import _output
-from wizard_edge.store import Installed
+from wizard_edge.names import Sha256
+from wizard_edge.paths import Home
+from wizard_edge.receipts import EvaluatedOn
+from wizard_edge.store import Installed, Store
 from wizard_edge.units import format_bytes
 
 Install = Callable[..., Installed]
@@ -18,6 +22,21 @@ Install = Callable[..., Installed]
 
 def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def measured(item: Installed, home: Path, quality: dict[str, float]) -> Installed:
+    """Write figures into a receipt, and what they were measured on."""
+    found = EvaluatedOn(
+        text_sha256=Sha256.parse("4" * 64),
+        context=512,
+        chunks=27,
+        tool="wizard-edge 0",
+        evaluated="2026-01-02T03:04:05Z",
+        reference="tiny:F16",
+    )
+    return Store(Home(home)).amend(
+        item, lambda receipt: replace(receipt, quality=quality, evaluated_on=found)
+    )
 
 
 def test_list_of_nothing_says_what_to_do(cli: Cli) -> None:
@@ -51,6 +70,32 @@ def test_list_warns_of_what_is_damaged(cli: Cli, installed: Install) -> None:
 
     assert result.stderr.startswith("warning: tiny:F32: tiny.F32.gguf has 0 bytes")
     assert result.exit_code == 0
+
+
+def test_list_has_a_column_of_quality_where_there_is_any(
+    cli: Cli, installed: Install, home: Path
+) -> None:
+    installed("other")
+    measured(installed("tiny"), home, {"perplexity": 5.9134, "kl_divergence": 0.01234})
+
+    assert cli("list").stdout == (
+        "NAME   QUANT     SIZE  TEMPLATE  LICENCE     QUALITY\n"
+        "other  F32    30.0 kB  vicuna    apache-2.0  -\n"
+        "tiny   F32    30.0 kB  vicuna    apache-2.0  ppl 5.91, kl 0.0123\n"
+    )
+    rows = json.loads(cli("list", "--json").stdout)
+    assert [row["quality"] for row in rows] == [
+        None,
+        {"perplexity": 5.9134, "kl_divergence": 0.01234},
+    ]
+
+
+def test_errors_of_a_conversion_alone_make_no_column(
+    cli: Cli, installed: Install, home: Path
+) -> None:
+    measured(installed("tiny"), home, {"rms_error.Q4_K": 0.01})
+
+    assert cli("list").stdout.splitlines()[0].split()[-1] == "LICENCE"
 
 
 def test_list_in_json(cli: Cli, installed: Install) -> None:
@@ -96,6 +141,39 @@ def test_show_of_an_installed_model(cli: Cli, installed: Install) -> None:
         "commercial use  allowed, under the licence's conditions\n"
         f"installed       F32, 30.0 kB, {item.path}\n"
     )
+
+
+def test_show_of_a_measured_model(cli: Cli, installed: Install, home: Path) -> None:
+    item = measured(
+        installed("tiny"),
+        home,
+        {
+            "perplexity": 5.9134,
+            "perplexity_error": 0.0321,
+            "kl_divergence": 0.01234,
+            "kl_divergence_error": 0.00056,
+            "top1_agreement": 0.9512,
+            "top1_agreement_error": 0.0034,
+            "relative_error.Q4_K": 0.0721,
+            "rms_error.Q4_K": 0.00123,
+        },
+    )
+
+    text = cli("show", "tiny").stdout
+
+    assert text.endswith(
+        f"installed       F32, 30.0 kB, {item.path}\n"
+        "quality         F32\n"
+        "                  perplexity 5.9134 ± 0.0321\n"
+        "                  KL divergence 0.012340 ± 0.000560\n"
+        "                  same top token 95.12% ± 0.34%\n"
+        "                  measured on text 444444444444, 27 x 512 tokens, "
+        "against tiny:F16\n"
+        "                  relative_error.Q4_K 0.0721, rms_error.Q4_K 0.00123\n"
+    )
+    [found] = json.loads(cli("show", "tiny", "--json").stdout)["installed"]
+    assert found["receipt"]["quality"]["perplexity"] == 5.9134
+    assert found["receipt"]["evaluated_on"]["reference"] == "tiny:F16"
 
 
 def test_show_marks_what_is_not_verified(cli: Cli) -> None:

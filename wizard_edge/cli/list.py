@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.units import format_bytes, format_count
 
+if TYPE_CHECKING:
+    from wizard_edge.service.models import InstalledModel
+
 # More quants than this are counted, to keep a row on one line.
 _FEW = 2
+# Name of a figure, what a row calls it and how it writes it.
+_FIGURES = (("perplexity", "ppl", ".2f"), ("kl_divergence", "kl", ".4f"))
 
 
 @click.command("list", cls=Command, help="List the models in the store")
@@ -38,23 +45,37 @@ def _list_installed(app: App) -> None:
     if not models:
         app.output.say("no model is installed\nhint: wizard-edge pull apprentice")
         return
-    app.output.table(
-        ("NAME", "QUANT", "SIZE", "TEMPLATE", "LICENCE"),
+    heads = ["NAME", "QUANT", "SIZE", "TEMPLATE", "LICENCE"]
+    rows = [
         [
-            (
-                model.name,
-                model.quant,
-                format_bytes(model.size),
-                model.template or "-",
-                ", ".join(model.licenses) or "-",
-            )
-            for model in models
-        ],
-        right=("SIZE",),
-    )
+            model.name,
+            model.quant,
+            format_bytes(model.size),
+            model.template or "-",
+            ", ".join(model.licenses) or "-",
+        ]
+        for model in models
+    ]
+    qualities = [_quality(model) for model in models]
+    if any(qualities):
+        heads.append("QUALITY")
+        for row, quality in zip(rows, qualities, strict=True):
+            row.append(quality or "-")
+    app.output.table(heads, rows, right=("SIZE",))
     for model in models:
         if model.problem:
             app.output.warn(f"{model.name}:{model.quant}: {model.problem}")
+
+
+def _quality(model: InstalledModel) -> str:
+    """Write the figures of `eval` in a few letters; "" where there are none."""
+    figures = model.quality or {}
+    parts = [
+        f"{short} {figures[name]:{form}}"
+        for name, short, form in _FIGURES
+        if name in figures
+    ]
+    return ", ".join(parts)
 
 
 def _list_catalogue(app: App) -> None:

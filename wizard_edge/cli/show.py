@@ -16,7 +16,7 @@ from wizard_edge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from wizard_edge.models import Scores, Source
-    from wizard_edge.receipts import CheckedFile
+    from wizard_edge.receipts import CheckedFile, EvaluatedOn
     from wizard_edge.service.cards import FileFacts, InstalledCard, ModelCard
 
 Row = tuple[str, str]
@@ -32,6 +32,14 @@ _CHECKS = {
     "sha256": "checked by sha256",
     "crc32": "checked by the CRC-32 of their members",
     "size": "checked by their sizes only",
+}
+# The figures of `eval` in a receipt: what they are called and how they are written.
+_FIGURES = {
+    "perplexity": ("perplexity", ".4f"),
+    "kl_divergence": ("KL divergence", ".6f"),
+    "top1_agreement": ("same top token", ".2%"),
+    "perplexity_ratio": ("perplexity ratio", ".4f"),
+    "reference_perplexity": ("reference's perplexity", ".4f"),
 }
 # The scores as their papers call them.
 _SCORES = {
@@ -81,6 +89,7 @@ def _rows(card: ModelCard) -> Iterator[Row]:
     if card.source:
         yield "source", _marked(card, "source", _source(card.source))
     yield "installed", "\n".join(map(_installed, card.installed)) or _absent(card)
+    yield "quality", "\n".join(filter(None, map(_quality, card.installed)))
     yield "ready files", _variants(card)
     if card.file:
         yield from _file(card.file)
@@ -151,6 +160,31 @@ def _checked(weights: Sequence[CheckedFile]) -> str:
         for check, count in counts.items()
     ]
     return f"made from {'; '.join(checks)}"
+
+
+def _quality(card: InstalledCard) -> str:
+    """Write every figure of a receipt, those of `eval` first and with their errors."""
+    receipt = card.receipt
+    figures = dict(receipt.quality or {})
+    if not figures:
+        return ""
+    lines = []
+    for name, (title, form) in _FIGURES.items():
+        value, error = figures.pop(name, None), figures.pop(f"{name}_error", 0.0)
+        if value is not None:
+            lines.append(f"{title} {value:{form}} ± {error:{form}}")
+    if receipt.evaluated_on is not None:
+        lines.append(_evaluated_on(receipt.evaluated_on))
+    rest = ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
+    return "\n  ".join([receipt.quant, *lines, *([rest] if rest else [])])
+
+
+def _evaluated_on(found: EvaluatedOn) -> str:
+    against = f", against {found.reference}" if found.reference else ""
+    return (
+        f"measured on text {found.text_sha256[:12]}, "
+        f"{found.chunks} x {found.context} tokens{against}"
+    )
 
 
 def _variants(card: ModelCard) -> str:
