@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -70,6 +73,12 @@ class Waits(list[float]):
                 **more,
             }
         )
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reach loopback from behind a proxy, too."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 @pytest.fixture
@@ -186,7 +195,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", [*HOSTILE, None, 7, [], {}], ids=ascii)
 def test_a_hostile_file_name_is_left_out(
-    hub: Hub, loopback: LoopbackHub, name: object
+    hub: Hub,
+    loopback: LoopbackHub,
+    name: object,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def rename(model: dict[str, Any]) -> dict[str, Any]:
         model["siblings"][0]["rfilename"] = name
@@ -194,7 +206,11 @@ def test_a_hostile_file_name_is_left_out(
 
     loopback.faults.add(Fault(where="api", rewrite=rename))
 
-    assert set(hub.repository(REPO).files) == {WEIGHTS, "empty.txt", ODD}
+    with caplog.at_level(logging.INFO, "wizard_edge.hub"):
+        found = hub.repository(REPO)
+
+    assert set(found.files) == {WEIGHTS, "empty.txt", ODD}
+    assert caplog.messages == ["hub files left out: repo=a/model count=1"]
 
 
 @pytest.mark.parametrize("digest", [*HOSTILE, None, 7, [], "A" * 64], ids=ascii)
@@ -492,9 +508,10 @@ def test_a_cut_without_progress_is_given_up(
 def test_a_stream_that_gave_up_can_be_read_again(
     hub: Hub, found: Repository, loopback: LoopbackHub
 ) -> None:
+    """All of the piece that failed comes again, and all tries are there again."""
     loopback.faults.add(
         Fault(where="cdn", cut_after=500_000),
-        Fault(where="cdn", status=403),
+        Fault(where="cdn", status=503, times=9 + 5),
     )
 
     with hub.open_stream(found, WEIGHTS) as stream:
@@ -820,9 +837,93 @@ def test_a_redirect_to_a_host_without_end_is_refused(
         hub.open_stream(found, WEIGHTS)
 
 
-def test_a_redirect_from_https_to_http_is_refused() -> None:
-    with pytest.raises(HubError, match=r"cdn\.org redirects from https to http"):
-        http._target("https://cdn.org/x?secret", "http://cdn.org/x")
+def test_a_word_of_the_other_host_on_the_file_means_nothing(
+    hub: Hub, found: Repository, loopback: LoopbackHub
+) -> None:
+    words = {
+        "X-Repo-Commit": "0" * 40,
+        "X-Linked-Size": "7",
+        "X-Linked-ETag": f'"{"0" * 64}"',
+    }
+    loopback.faults.add(Fault(where="cdn", headers=words))
+
+    assert hub.fetch(found, WEIGHTS, len(LARGE)) == LARGE
+
+
+# Certificates.
+
+
+@pytest.fixture
+def tls(
+    tmp_path: Path, no_proxy: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ssl.SSLContext]:
+    """A certificate for 127.0.0.1, trusted as SSL_CERT_FILE says."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("no openssl program to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *(program, "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"),
+            *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=loopback"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    http._opener.cache_clear()
+    yield context
+    http._opener.cache_clear()
+
+
+def test_https_is_spoken(
+    tls: ssl.SSLContext, model: HostedRepository, waits: Waits
+) -> None:
+    with LoopbackHub(model, tls=tls, cdn_tls=tls) as loopback:
+        loopback.faults.add(Fault(where="cdn", cut_after=400_000))
+        hub = Hub.from_environment(
+            environment(loopback.endpoint), patience=waits.patience()
+        )
+
+        assert hub.fetch(hub.repository(REPO), WEIGHTS, len(LARGE)) == LARGE
+
+    assert waits == [1.0]
+
+
+def test_https_does_not_lead_to_http(
+    tls: ssl.SSLContext, model: HostedRepository
+) -> None:
+    with LoopbackHub(model, tls=tls) as loopback:
+        hub = Hub.from_environment(environment(loopback.endpoint))
+        found = hub.repository(REPO)
+
+        with pytest.raises(HubError, match="redirects from https to http"):
+            hub.open_stream(found, WEIGHTS)
+
+        assert ranges(loopback) == []
+
+
+def test_a_certificate_that_nobody_trusts_is_refused(
+    tls: ssl.SSLContext,
+    model: HostedRepository,
+    waits: Waits,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with LoopbackHub(model, tls=tls, cdn_tls=tls) as loopback:
+        hub = Hub.from_environment(
+            environment(loopback.endpoint), patience=waits.patience()
+        )
+
+        with pytest.raises(HubError, match="is not trusted: self-signed") as caught:
+            hub.repository(REPO)
+
+    assert "SSL_CERT_FILE" in str(caught.value.hint)
+    assert waits == []
 
 
 # Refusals.
@@ -1000,7 +1101,9 @@ def test_a_dead_endpoint_is_named(waits: Waits) -> None:
 
 
 @pytest.fixture
-def proxies(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def proxies(
+    no_proxy: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.MonkeyPatch]:
     """Forget what proxies there are, in this test and after it."""
     for name in (*os.environ,):
         if name.lower().endswith("_proxy"):
@@ -1038,27 +1141,38 @@ def test_a_proxy_of_another_kind_is_refused(
     assert "secret" not in str(caught.value)
 
 
-def test_the_hub_in_a_process_of_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "model"
-    folder.mkdir(parents=True)
-    (folder / WEIGHTS).write_bytes(LARGE)
+def test_the_hub_in_a_process_of_its_own(tmp_path: Path, waits: Waits) -> None:
+    """As it serves the tests that kill programs: faults in, requests out as files."""
+    files, faults = tmp_path / "hub" / "a" / "model", tmp_path / "faults.json"
+    files.mkdir(parents=True)
+    (files / WEIGHTS).write_bytes(LARGE)
+    faults.write_text(json.dumps([{"where": "cdn", "cut_after": 400_000}]))
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.hub", str(tmp_path)],
-        cwd=ROOT,
+        [sys.executable, "-m", "tests.hub", "hub", "--faults", "faults.json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    hub = Hub.from_environment(environment(process.stdout.readline().strip()))
+    endpoint = process.stdout.readline().strip()
+    hub = Hub.from_environment(environment(endpoint), patience=waits.patience())
 
     data = hub.fetch(hub.repository(REPO), WEIGHTS, len(LARGE))
     process.communicate()
 
-    log = (tmp_path / "requests.jsonl").read_text().splitlines()
+    lines = (tmp_path / "hub" / "requests.jsonl").read_text().splitlines()
+    log = [json.loads(line) for line in lines]
     assert data == LARGE
-    assert [(e["port"], e["sent"]) for e in map(json.loads, log)][-1] == (
-        "cdn",
-        len(LARGE),
-    )
+    assert [e["sent"] for e in log if e["port"] == "cdn"] == [400_000, 600_000]
     assert process.returncode == 0
+
+
+def test_nothing_of_the_hub_is_imported_to_import_it() -> None:
+    code = (
+        "import sys, wizard_edge.hub;"
+        "sys.exit(bool({'huggingface_hub', 'httpx2', 'httpx'} & set(sys.modules)))"
+    )
+
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

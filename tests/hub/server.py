@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import socketserver
+import ssl
 import struct
 import sys
 from collections.abc import Iterable
@@ -55,10 +56,14 @@ class _Server(ThreadingHTTPServer):
     # Sessions that a test leaves open must not hold up its end.
     block_on_close = False
 
-    def __init__(self, hub: LoopbackHub, port: int, *, is_cdn: bool) -> None:
+    def __init__(
+        self, hub: LoopbackHub, tls: ssl.SSLContext | None, *, is_cdn: bool
+    ) -> None:
         self.hub = hub
         self.is_cdn = is_cdn
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", 0), _Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
 
     def server_bind(self) -> None:
         """Bind without asking a name server what this machine is called."""
@@ -67,7 +72,8 @@ class _Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        scheme = "https" if isinstance(self.socket, ssl.SSLSocket) else "http"
+        return f"{scheme}://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of clients that went away; other errors fail the test."""
@@ -85,6 +91,8 @@ class LoopbackHub:
         tokens: Iterable[str] = (),
         send_buffer: int | None = None,
         log_file: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+        cdn_tls: ssl.SSLContext | None = None,
     ) -> None:
         self.hosted = Hosted({r.name: r for r in repositories}, set(tokens))
         self.faults = Faults()
@@ -95,7 +103,10 @@ class LoopbackHub:
         self._lock = Condition()
         self._running = 0
         self._ending, self._end = socket.socketpair()
-        self._servers = [_Server(self, 0, is_cdn=cdn) for cdn in (False, True)]
+        self._servers = [
+            _Server(self, tls, is_cdn=False),
+            _Server(self, cdn_tls, is_cdn=True),
+        ]
         self.endpoint, self.cdn = (server.address for server in self._servers)
         self.hosted.endpoint, self.hosted.cdn = self.endpoint, self.cdn
 

@@ -140,7 +140,9 @@ class Retries:
         self._failures += 1
         tries = patience.tries_to_go_on if self._started else patience.tries_to_start
         if self._failures >= tries:
-            raise _given_up(problem, self._failures, started=self._started)
+            # Whoever asks again after this has all tries again.
+            self._failures = 0
+            raise _given_up(problem, tries, started=self._started)
         if problem.asked_s > patience.longest_asked_s:
             raise HubError(
                 f"{problem.host} asks to wait {problem.asked_s:.0f} s",
@@ -262,7 +264,7 @@ def _target(url: str, location: str | None) -> str:
     if not location:
         raise HubError(f"{host} redirects to no address")
     try:
-        target = urljoin(url, location).partition("#")[0]
+        target = urljoin(url, location)
         scheme = _origin(target)[0]
     except ValueError as err:
         raise HubError(f"{host} redirects to no address") from err
