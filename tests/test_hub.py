@@ -1046,11 +1046,28 @@ def test_offline_nothing_is_asked(loopback: LoopbackHub, found: Repository) -> N
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["hub", "ftp://x", "https://", "https://u:p@x", "http://x:y", "http://a b"],
+    [
+        "hub",
+        "ftp://x",
+        "https://",
+        "https://u:secret@x",
+        "http://x:y",
+        "http://a b",
+        "https://x?secret",
+        "https://x/#secret",
+    ],
 )
 def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
-    with pytest.raises(ConfigError, match="HF_ENDPOINT"):
+    with pytest.raises(ConfigError, match="HF_ENDPOINT is") as caught:
         Hub.from_environment(environment(endpoint))
+
+    assert "secret" not in str(caught.value)
+
+
+def test_an_endpoint_may_have_a_path_and_a_slash() -> None:
+    hub = Hub.from_environment(environment("https://mirror.org/hf/"))
+
+    assert hub.transport.endpoint == "https://mirror.org/hf"
 
 
 def test_the_default_is_the_public_hub() -> None:

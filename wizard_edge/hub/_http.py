@@ -41,6 +41,7 @@ _RATE_LIMIT = re.compile(r'"\w+"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b')
 _SECONDS = re.compile(r"\d{1,9}")
 # What the hub says of a file, on the redirect to its bytes or on the bytes.
 _STATED = ("X-Repo-Commit", "X-Linked-ETag", "X-Linked-Size", "ETag")
+_ENDPOINT_HINT = "write https://HOST"
 _AGENT = f"wizard-edge/{__version__}"
 
 Origin = tuple[str, str, int]
@@ -239,9 +240,10 @@ def check_endpoint(text: str) -> str:
     try:
         _origin(text)
     except ValueError as err:
-        raise ConfigError(
-            f"HF_ENDPOINT={text!r}: {err}", hint="write https://HOST"
-        ) from err
+        # Not shown: it may hold a password.
+        raise ConfigError(f"HF_ENDPOINT is {err}", hint=_ENDPOINT_HINT) from err
+    if "?" in text or "#" in text:
+        raise ConfigError("HF_ENDPOINT is more than an address", hint=_ENDPOINT_HINT)
     return text.rstrip("/")
 
 
