@@ -297,6 +297,24 @@ def test_a_description_without_an_end_is_cut_off(
         hub.repository(REPO)
 
 
+def test_a_description_that_is_cut_is_asked_for_again(
+    hub: Hub, loopback: LoopbackHub, waits: Waits
+) -> None:
+    loopback.faults.add(Fault(where="api", cut_after=20))
+
+    assert hub.repository(REPO).files
+    assert waits == [1.0]
+
+
+def test_a_description_is_not_unpacked(hub: Hub, loopback: LoopbackHub) -> None:
+    """Compressed bytes could be a thousand times as many as they seem."""
+    packed = {"Content-Encoding": "gzip"}
+    loopback.faults.add(Fault(where="api", headers=packed))
+
+    with pytest.raises(HubError, match="answers compressed"):
+        hub.repository(REPO)
+
+
 def test_a_commit_that_was_named_is_the_one_described(
     hub: Hub, loopback: LoopbackHub, model: HostedRepository
 ) -> None:
@@ -1042,6 +1060,12 @@ def test_offline_nothing_is_asked(loopback: LoopbackHub, found: Repository) -> N
             ask()
 
     assert loopback.lines() == []
+
+
+def test_offline_no_token_is_looked_for() -> None:
+    hub = Hub.from_environment({"HF_HUB_OFFLINE": "1", "HF_TOKEN": TOKEN})
+
+    assert hub.transport.token is None
 
 
 @pytest.mark.parametrize(
