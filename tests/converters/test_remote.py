@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub(send_buffer=1 << 17) as hub:
+    with LoopbackHub(send_buffer=1 << 16) as hub:
         yield hub
 
 
