@@ -179,7 +179,7 @@ def encode_imatrix(activations: Activations, *, dataset: str) -> bytes:
 
 def quantizer_notes(matrix: ImportanceMatrix) -> tuple[Entry, ...]:
     """List what llama.cpp's quantizer notes behind all other metadata of its result."""
-    notes = [Entry("quantize.imatrix.file", ValueType.STRING, _cut(str(matrix.path)))]
+    notes = [Entry("quantize.imatrix.file", ValueType.STRING, _cut(matrix.path.name))]
     if matrix.dataset is not None:
         text = _cut(matrix.dataset)
         notes.append(Entry("quantize.imatrix.dataset", ValueType.STRING, text))

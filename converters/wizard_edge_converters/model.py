@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wizard_edge._llama.tensor_types import decide_types
-from wizard_edge.errors import CannotConvert
+from wizard_edge.errors import UsageError
 from wizard_edge.gguf_types import FileType, GgmlType
 from wizard_edge_converters.checkpoint import Checkpoint
 from wizard_edge_converters.header import lay_out
@@ -23,8 +23,10 @@ from wizard_edge_converters.plan import (
     plain_types,
     tensor_entries,
 )
+from wizard_edge_converters.quantize import Weights
 from wizard_edge_converters.tensors import Match, match_tensors, tensor_rules
 from wizard_edge_converters.tokenizer import read_vocabulary
+from wizard_edge_converters.type_rules import TypeRules
 
 # Quants that only say how to store a number: nothing has to be decided per tensor.
 PLAIN_QUANTS = {"F32": GgmlType.F32, "F16": GgmlType.F16, "BF16": GgmlType.BF16}
@@ -46,26 +48,42 @@ class Model:
     is_plain: bool = True
     notes: tuple[str, ...] = field(default=())
 
-    def wish(self, quant: str) -> Wish:
+    def wish(self, quant: str, rules: TypeRules) -> Wish:
         """Choose the type of every tensor in a quant.
 
-        Raises: CannotConvert for a quant that needs an importance matrix;
-        BackendError where llama.cpp refuses.
+        Raises: CannotConvert for a quant that needs more of an importance matrix;
+        UsageError for a rule that does not fit; BackendError where llama.cpp refuses.
         """
-        return Wish(quant, self._types(quant), self.describe(quant))
+        entries = (*self.describe(quant), *rules.notes)
+        return Wish(quant, self._types(quant, rules), entries)
 
-    def _types(self, quant: str) -> Mapping[str, GgmlType]:
+    def weights(self, rules: TypeRules) -> Weights | None:
+        """Return how much columns count. Raises: CannotConvert for another model's."""
+        return rules.weights(tensor_entries(self.matches, self.between))
+
+    def _types(self, quant: str, rules: TypeRules) -> Mapping[str, GgmlType]:
+        if quant in PLAIN_QUANTS and not rules.is_default:
+            raise UsageError(
+                f"{quant} stores all matrices alike: types and importance make no "
+                "difference",
+                hint="leave those options out, or take another quant",
+            )
         if self.is_plain and quant in PLAIN_QUANTS:
             return plain_types(self.matches, PLAIN_QUANTS[quant])
-        layout = lay_out(self.skeleton, tensor_entries(self.matches, self.between))
+        tensors = tensor_entries(self.matches, self.between)
+        layout = lay_out(self.skeleton, tensors)
         decision = decide_types(
-            layout.header, layout.size, FileType[quant], self.between
+            layout.header,
+            layout.size,
+            FileType[quant],
+            self.between,
+            imatrix_present=rules.importance is not None,
+            tensor_types=rules.tensor_types,
+            output_type=rules.output_type,
+            embedding_type=rules.embedding_type,
+            pure=rules.pure,
         )
-        if decision.needs_imatrix:
-            raise CannotConvert(
-                f"{quant} needs an importance matrix",
-                hint="Q4_K_M, IQ4_XS and all larger quants do without one",
-            )
+        rules.check(quant, decision, rules.weights(tensors))
         return dict(decision.types)
 
 

@@ -38,6 +38,7 @@ from wizard_edge_converters.plan import OutputFile, Plan, plan_conversion
 from wizard_edge_converters.quality import Deviation, quality_entries
 from wizard_edge_converters.sources import open_source
 from wizard_edge_converters.split import split_paths
+from wizard_edge_converters.type_rules import TypeRules, read_rules
 from wizard_edge_converters.verify import first_damaged, pieces_of, verify_file
 from wizard_edge_converters.work import write_tensors
 from wizard_edge_converters.writer import Workplace, check_output, replacing
@@ -47,6 +48,7 @@ _ENCODING = "1"
 _LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _MAX_NOTE = 200
 _NAMELESS = "model"
+NO_RULES = TypeRules()
 _GO_ON = "the same command goes on where this one stopped"
 
 
@@ -139,7 +141,8 @@ def plan_source(
     Raises: as `convert`, but for what only reading the weights brings to light.
     """
     with open_source(source, base) as opened:
-        return plan_checkpoint(opened.checkpoint, opened.title, options)
+        rules = read_rules(options.rules)
+        return plan_checkpoint(opened.checkpoint, opened.title, options, rules)
 
 
 def convert(
@@ -177,18 +180,24 @@ def check_outputs(source: Weights, outputs: Sequence[Path], *, overwrite: bool) 
             _keep_apart(source, output)
 
 
-def plan_checkpoint(checkpoint: Checkpoint, name: str, options: ConvertOptions) -> Plan:
+def plan_checkpoint(
+    checkpoint: Checkpoint,
+    name: str,
+    options: ConvertOptions,
+    rules: TypeRules = NO_RULES,
+) -> Plan:
     """Decide how to convert an open checkpoint; `name` is for one without a name."""
-    return plan_model(
-        read_model(checkpoint, _provenance(name, options)), checkpoint.size, options
-    )
+    model = read_model(checkpoint, _provenance(name, options))
+    return plan_model(model, checkpoint.size, options, rules)
 
 
-def plan_model(model: Model, read_bytes: int, options: ConvertOptions) -> Plan:
+def plan_model(
+    model: Model, read_bytes: int, options: ConvertOptions, rules: TypeRules = NO_RULES
+) -> Plan:
     """Decide how to convert a model of which `read_bytes` have to be read."""
     return plan_conversion(
         model.matches,
-        [model.wish(quant) for quant in options.quants],
+        [model.wish(quant, rules) for quant in options.quants],
         architecture=model.architecture,
         read_bytes=read_bytes,
         threads=usable_threads(options.threads),
@@ -210,9 +219,16 @@ def convert_checkpoint(
 
     `partial` is the folder for what is not finished, None for that of the outputs.
     """
-    plan = plan_checkpoint(checkpoint, name, options)
+    rules = read_rules(options.rules)
+    plan = plan_checkpoint(checkpoint, name, options, rules)
     return carry_out(
-        plan, checkpoint, outputs, options, partial=partial, progress=progress
+        plan,
+        checkpoint,
+        outputs,
+        options,
+        rules=rules,
+        partial=partial,
+        progress=progress,
     )
 
 
@@ -222,6 +238,7 @@ def carry_out(
     outputs: Sequence[Path],
     options: ConvertOptions,
     *,
+    rules: TypeRules = NO_RULES,
     partial: Path | None = None,
     progress: Progress = silent,
 ) -> Conversion:
@@ -234,7 +251,7 @@ def carry_out(
     for path in paths:
         check_output(path, overwrite=options.overwrite)
     sizes = [file.size for file in plan.files]
-    key = plan_key(plan, checkpoint.identity)
+    key = plan_key(plan, f"{checkpoint.identity}\n{rules.identity}")
     with (
         resumable(keep=checkpoint.is_remote),
         replacing(paths, sizes, key, keep=checkpoint.is_remote, folder=partial) as work,
@@ -249,6 +266,7 @@ def carry_out(
             checkpoint,
             work,
             threads=usable_threads(options.threads),
+            importance=rules.weights(t for file in plan.files for t in file.tensors),
             progress=progress,
         )
         steps = journal.progress.steps

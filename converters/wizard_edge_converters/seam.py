@@ -42,10 +42,14 @@ class Pipeline:
         from wizard_edge_converters import pipeline
         from wizard_edge_converters.sources import open_source
         from wizard_edge_converters.speed import expected_seconds
+        from wizard_edge_converters.type_rules import read_rules
 
         with open_source(source, recipe.base, environ=self.environ) as opened:
             options = self._options(recipe, facts, opened.revision)
-            plan = pipeline.plan_checkpoint(opened.checkpoint, opened.title, options)
+            rules = read_rules(options.rules)
+            plan = pipeline.plan_checkpoint(
+                opened.checkpoint, opened.title, options, rules
+            )
         return Cost(
             read_bytes=plan.read_bytes,
             peak_disk_bytes=plan.peak_disk_bytes,
@@ -56,7 +60,11 @@ class Pipeline:
             ),
             files=plan.weight_files,
             seconds=expected_seconds(
-                plan, threads=pipeline.usable_threads(recipe.threads)
+                plan,
+                threads=pipeline.usable_threads(recipe.threads),
+                importance=rules.weights(
+                    tensor for file in plan.files for tensor in file.tensors
+                ),
             ),
         )
 

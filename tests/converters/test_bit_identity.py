@@ -3,7 +3,6 @@ live. The digests are remade by `tests/reference/llama_cpp_digests.py`."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,13 @@ import pytest
 from tests.conftest import CHECKPOINT
 from tests.converters.checkpoints import SHAPES
 from tests.converters.comparison import (
+    SPELLED_OUT,
+    metadata_but_ours,
+    quantize_theirs,
+    read_metadata,
+    tensor_differences,
+    tensor_digest,
+)
     MOVED,
     SPELLED_OUT,
     is_compared,
@@ -21,8 +27,6 @@ from tests.converters.comparison import (
     tensor_digest,
 )
 from tests.converters.running import Converted
-from wizard_edge._llama.library import load
-from wizard_edge.gguf_types import FileType
 from wizard_edge_converters.model import PLAIN_QUANTS
 
 Convert = Callable[[str, str], Converted]
@@ -37,27 +41,6 @@ QUANTS = (
 # The slow ones for one shape, the asked ones for all.
 ASKED = ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K")
 NAMES = [*SHAPES, *(["apprentice"] if (CHECKPOINT / "config.json").is_file() else [])]
-
-
-def metadata_but_ours(path: Path) -> list[tuple[str, object]]:
-    """Return all entries in their order, but for those that only our files have."""
-    return [
-        (key, value)
-        for key, value in read_metadata(path).items()
-        if not key.startswith("wizard_edge.")
-    ]
-
-
-def quantize_theirs(source: Path, output: Path, quant: str) -> None:
-    """Run llama.cpp's own quantizer on an unquantized file."""
-    library = load()
-    parameters = library.llama_model_quantize_default_params()
-    parameters.ftype = int(FileType[quant])
-    parameters.nthread = 2
-    result = library.llama_model_quantize(
-        str(source).encode(), str(output).encode(), ctypes.byref(parameters)
-    )
-    assert result == 0
 
 
 @pytest.mark.parametrize("kind", PLAIN_QUANTS)
