@@ -77,6 +77,7 @@ def modules(tmp_path: Path) -> Modules:
         "show 13b --json",
         "config",
         "run --help",
+        "imatrix --help",
     ],
 )
 def test_nothing_heavy_is_imported(line: str, modules: Modules) -> None:

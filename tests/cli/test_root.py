@@ -32,6 +32,7 @@ Commands:
   rm          Remove models from the store
   prompt      Show the exact text and tokens a model would get
   convert     Convert original weights to a GGUF file
+  imatrix     Compute an importance matrix from a text
   eval        Measure how well a model predicts a text
   config      Show or change settings
   completion  Write the completion script for a shell

@@ -12,16 +12,11 @@ import pytest
 from tests.conftest import CHECKPOINT
 from tests.converters.checkpoints import SHAPES
 from tests.converters.comparison import (
-    SPELLED_OUT,
-    metadata_but_ours,
-    quantize_theirs,
-    read_metadata,
-    tensor_differences,
-    tensor_digest,
-)
     MOVED,
     SPELLED_OUT,
     is_compared,
+    metadata_but_ours,
+    quantize_theirs,
     read_metadata,
     tensor_differences,
     tensor_digest,

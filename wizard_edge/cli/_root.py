@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rm": ("rm", "Remove models from the store"),
     "prompt": ("prompt", "Show the exact text and tokens a model would get"),
     "convert": ("convert", "Convert original weights to a GGUF file"),
+    "imatrix": ("imatrix", "Compute an importance matrix from a text"),
     "eval": ("eval", "Measure how well a model predicts a text"),
     "config": ("config", "Show or change settings"),
     "completion": ("completion", "Write the completion script for a shell"),
