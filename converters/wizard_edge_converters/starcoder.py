@@ -29,7 +29,7 @@ _ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 @dataclass(frozen=True, slots=True)
 class StarcoderHparams:
-    """The shape of a StarCoder model; `special_ids` as in `LlamaHparams`."""
+    """The shape of a StarCoder model; `tied` and `special_ids` as in `LlamaHparams`."""
 
     vocabulary: int
     context: int
@@ -37,6 +37,7 @@ class StarcoderHparams:
     layers: int
     heads: int
     epsilon: float
+    tied: bool
     special_ids: Mapping[str, int]
 
     architecture = "starcoder"
@@ -82,12 +83,13 @@ def read_starcoder(config: Config) -> StarcoderHparams:
         layers=config.integer("n_layer", MAX_LAYERS),
         heads=heads,
         epsilon=config.number("layer_norm_epsilon", 1.0, default=1e-5),
+        tied=config.boolean("tie_word_embeddings", default=True),
         special_ids=config.special_ids(),
     )
 
 
 def starcoder_rules(hparams: StarcoderHparams) -> tuple[TensorRule, ...]:
-    """Return the tensors of a StarCoder model; the output may be missing."""
+    """Return the tensors of a StarCoder model; a tied output may be missing."""
     width, vocabulary = hparams.width, hparams.vocabulary
     rules = [
         TensorRule("transformer.wte.weight", "token_embd.weight", (vocabulary, width)),
@@ -101,7 +103,10 @@ def starcoder_rules(hparams: StarcoderHparams) -> tuple[TensorRule, ...]:
         # safetensors keeps shared memory once, torch under both names, and llama.cpp
         # writes what it finds.
         TensorRule(
-            "lm_head.weight", "output.weight", (vocabulary, width), required=False
+            "lm_head.weight",
+            "output.weight",
+            (vocabulary, width),
+            required=not hparams.tied,
         ),
     ]
     for layer in range(hparams.layers):

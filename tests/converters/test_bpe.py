@@ -144,7 +144,7 @@ def test_merges_may_lie_in_a_file_beside(tmp_path: Path) -> None:
 
 def test_merges_txt_may_lack_its_version(tmp_path: Path) -> None:
     write_bpe(tmp_path, "pair")
-    merges = "\r\n".join(["", *bpe_merges()])
+    merges = "\r\n".join([*bpe_merges(), "", ""])
     (tmp_path / "merges.txt").write_text(merges, encoding="utf-8", newline="")
 
     vocabulary = read_bpe(Directory(tmp_path), hparams())

@@ -156,6 +156,7 @@ def test_reads_a_starcoder_config(tmp_path: Path) -> None:
         layers=2,
         heads=4,
         epsilon=1e-5,
+        tied=True,
         special_ids={"bos": 0, "eos": 0},
     )
 

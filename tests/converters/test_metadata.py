@@ -20,6 +20,7 @@ from wizard_edge_converters.metadata import (
     build_metadata,
     size_label,
 )
+from wizard_edge_converters.tokenizer import TokenType, Vocabulary
 from wizard_edge_converters.verify import check_entries
 
 ENTRIES = (
@@ -108,3 +109,49 @@ def test_a_model_of_experts_is_labelled_by_one_of_them(tmp_path: Path) -> None:
     assert parameters == 140_620_634_112
     values = {entry.key: entry.value for entry in entries}
     assert values["general.size_label"] == "8x22B"
+
+
+def test_special_tokens_have_the_keys_of_llama_cpp(tmp_path: Path) -> None:
+    """One of them is misspelt there, and `cls` has none."""
+    kinds = ("bos", "eos", "unk", "sep", "pad", "cls", "mask", "eot", "eom")
+    vocabulary = Vocabulary(
+        model="gpt2",
+        pre="refact",
+        tokens=("a",),
+        scores=(),
+        types=(TokenType.NORMAL,),
+        merges=("a b",),
+        special_ids={kind: index for index, kind in enumerate(kinds)},
+        adds={"bos": False, "sep": True, "pad": True},
+        add_space_prefix=None,
+        chat_template=None,
+        notes=(),
+    )
+    write_config(tmp_path, Shape())
+
+    entries = build_metadata(
+        read_hparams(Directory(tmp_path)),
+        vocabulary,
+        Provenance("name"),
+        parameters=1,
+        file_type=FileType.F16,
+    )
+
+    keys = [entry.key for entry in entries if entry.key.startswith("tokenizer.")]
+    assert [key.removeprefix("tokenizer.ggml.") for key in keys] == [
+        "model",
+        "pre",
+        "tokens",
+        "token_type",
+        "merges",
+        "bos_token_id",
+        "eos_token_id",
+        "unknown_token_id",
+        "seperator_token_id",
+        "padding_token_id",
+        "mask_token_id",
+        "eot_token_id",
+        "eom_token_id",
+        "add_bos_token",
+        "add_sep_token",
+    ]

@@ -89,6 +89,12 @@ def test_a_separator_between_two_texts_is_seen(tmp_path: Path) -> None:
     assert special.ids == {"eos": 9, "sep": 9}
 
 
+def test_classes_stand_in_for_begin_and_end(tmp_path: Path) -> None:
+    special = read(None, {"cls_token": "<s>", "sep_token": "<sep>"}, tmp_path)
+
+    assert special.ids == {"bos": 1, "eos": 9, "sep": 9, "cls": 1}
+
+
 def test_ids_of_the_model_config_come_after_those_by_name(tmp_path: Path) -> None:
     special = read(None, {"eos_token": {"content": "</s>"}}, tmp_path, bos=5, eos=6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -52,6 +53,7 @@ def starcoder_hparams(shape: Shape) -> StarcoderHparams:
         layers=shape.layers,
         heads=shape.heads,
         epsilon=1e-5,
+        tied=True,
         special_ids={},
     )
 
@@ -218,6 +220,14 @@ def test_starcoder_may_name_its_output_or_not() -> None:
     assert {m.rule.name for m in tied} - {m.rule.name for m in without} == {
         "output.weight"
     }
+
+
+def test_an_output_of_its_own_must_be_there() -> None:
+    shape = SHAPES["starcoder"]
+    rules = tensor_rules(replace(starcoder_hparams(shape), tied=False))
+
+    with pytest.raises(Corrupt, match=r"lm_head\.weight is missing"):
+        match_tensors(rules, stored(shape), "model")
 
 
 def test_attention_masks_of_starcoder_are_left_out() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.converters.bpe_files import added_token, template_processing
+from tests.converters.bpe_files import added_token, template_processing, write_bpe
 from tests.converters.checkpoints import Shape, llama_config, sentencepiece_model
 from wizard_edge.errors import CannotConvert, Corrupt
 from wizard_edge_converters.config import Config
@@ -168,6 +168,31 @@ def test_two_added_tokens_fill_two_rows(folder: Path) -> None:
 def test_code_llama_of_32016_rows_can_fill_in(folder: Path) -> None:
     assert read(folder, 32016).infill_end == 32010
     assert read(folder, 32001).infill_end is None
+
+
+def test_a_llama_without_a_model_file_has_bpe(tmp_path: Path) -> None:
+    """DeepSeek-Coder, of which WizardCoder-33B-V1.1 is made."""
+    write_bpe(tmp_path, "deepseek")
+
+    vocabulary = read_vocabulary(Directory(tmp_path), hparams(310))
+
+    assert (vocabulary.model, vocabulary.pre) == ("gpt2", "deepseek-coder")
+    assert vocabulary.add_space_prefix is None
+
+
+def test_a_llama_with_bpe_may_say_how_texts_begin(tmp_path: Path) -> None:
+    write_bpe(tmp_path, "json")
+
+    vocabulary = read_vocabulary(Directory(tmp_path), hparams(310))
+
+    assert vocabulary.add_space_prefix is False
+
+
+def test_a_llama_of_as_many_rows_as_starcoder_adds_no_bos(tmp_path: Path) -> None:
+    write_bpe(tmp_path, "deepseek")
+
+    assert read_vocabulary(Directory(tmp_path), hparams(310)).add_bos is True
+    assert read_vocabulary(Directory(tmp_path), hparams(49152)).add_bos is False
 
 
 def test_special_ids_without_a_row_are_left_out(folder: Path) -> None:
