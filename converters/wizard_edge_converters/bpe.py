@@ -10,8 +10,8 @@ tokenization_utils_base.py, `_from_pretrained` (which files count).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
 
 from wizard_edge.errors import CannotConvert, Corrupt
 from wizard_edge_converters.checkpoint import SideFiles
@@ -220,12 +220,7 @@ class _Added:
 
     model: _Model
     files: SideFiles
-    tokens: dict[int, AddedToken]
-
-    def __init__(self, model: _Model, files: SideFiles) -> None:
-        self.model = model
-        self.files = files
-        self.tokens = {}
+    tokens: dict[int, AddedToken] = field(default_factory=dict)
 
     def collect(
         self, tokenizer: Mapping[str, object], config: Mapping[str, object]
@@ -240,12 +235,12 @@ class _Added:
                 self._put(index, token, CONFIG)
         else:
             names += _special_names(read_object(self.files, SPECIAL_MAP))
-            self._read_older(names)
+            self._read_older(set(names))
         if not tokenizer and _DEFAULT_SPECIAL in self.model.ids:
             names.append(_DEFAULT_SPECIAL)
         self._put_named(names)
 
-    def _read_older(self, names: list[str]) -> None:
+    def _read_older(self, names: Set[str]) -> None:
         label = self.files.label(ADDED)
         for token, value in read_object(self.files, ADDED).items():
             index = check_id(value, label, token)
@@ -267,14 +262,15 @@ class _Added:
     def _put_named(self, names: list[str]) -> None:
         """Add the special tokens that nobody gave an id: after all others."""
         known = {added.token for added in self.tokens.values()}
+        unused = max((*self.model.ids.values(), *self.tokens)) + 1
         for token in names:
             if token in known:
                 continue
             known.add(token)
-            index = self.model.ids.get(token)
-            if index is None:
-                index = max((*self.model.ids.values(), *self.tokens)) + 1
-            self.tokens[index] = AddedToken(token, special=True, normalized=False)
+            index = self.model.ids.get(token, unused)
+            unused += index == unused
+            added = AddedToken(token, special=True, normalized=False)
+            self._put(index, added, CONFIG)
 
 
 def _listed(

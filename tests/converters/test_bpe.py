@@ -177,6 +177,32 @@ def test_a_special_token_nobody_gave_an_id_gets_the_next(tmp_path: Path) -> None
     assert vocabulary.types[301] is TokenType.CONTROL
 
 
+def test_special_tokens_nobody_gave_an_id_follow_each_other(tmp_path: Path) -> None:
+    vocabulary = read(
+        tmp_path,
+        rows=303,
+        file="tokenizer_config.json",
+        change=lambda config: config.update(additional_special_tokens=["<1>", "<2>"]),
+    )
+
+    assert vocabulary.tokens[300:] == ("[PAD]", "<1>", "<2>")
+
+
+def test_many_added_and_special_tokens_are_read_in_a_moment(tmp_path: Path) -> None:
+    """Looking each up in a list of the others would take minutes."""
+    write_bpe(tmp_path, "pair")
+    names = [f"<{n}>" for n in range(30_000)]
+    added = {name: 301 + n for n, name in enumerate(names)}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    special = {"additional_special_tokens": [*reversed(names), "<one more>"]}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(special))
+
+    vocabulary = read_bpe(Directory(tmp_path), hparams(30_302))
+
+    assert vocabulary.tokens[30_300:] == ("<29999>", "<one more>")
+    assert set(vocabulary.types[301:]) == {TokenType.CONTROL}
+
+
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     write_bpe(tmp_path, "pair")
