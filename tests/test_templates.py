@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from wizard_edge.errors import UsageError
 from wizard_edge.templates import (
@@ -8,6 +16,8 @@ from wizard_edge.templates import (
     TEMPLATES,
     Message,
     Piece,
+    PromptTemplate,
+    Role,
     find_template,
     join_plain,
     parse_messages,
@@ -115,3 +125,47 @@ def test_messages_are_read_from_json() -> None:
 def test_what_is_no_message_list_is_refused(value: object) -> None:
     with pytest.raises(UsageError):
         parse_messages(value)
+
+
+# In other programs ---------------------------------------------------------------
+
+GOLDEN = json.loads(
+    (Path(__file__).parent / "golden" / "prompts.json").read_text(encoding="utf-8")
+)
+ENDS = {"llama-spm": "</s>", "starcoder-bpe": "<|endoftext|>"}
+
+
+def in_jinja(template: str, messages: object, eos: str) -> str:
+    """Render as transformers and llama-cpp-python do."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        messages=messages, eos_token=eos, bos_token="<s>", add_generation_prompt=True
+    )
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
+def test_the_jinja_form_spells_the_golden_prompts(case: dict[str, Any]) -> None:
+    template = TEMPLATES[case["template"]]
+
+    text = in_jinja(template.jinja, case["messages"], ENDS[case["vocab"]])
+
+    assert text == case["text"]
+
+
+@given(
+    template=st.sampled_from(list(TEMPLATES.values())),
+    texts=st.lists(st.text(max_size=20), min_size=1, max_size=5),
+    system=st.none() | st.text(max_size=20),
+)
+def test_the_jinja_form_spells_what_render_does(
+    template: PromptTemplate, texts: list[str], system: str | None
+) -> None:
+    roles: list[Role] = ["user", "assistant"]
+    messages = [Message(roles[n % 2], text) for n, text in enumerate(texts)]
+    if system is not None and template.system is not None:
+        messages.insert(0, Message("system", system))
+    expected = "".join(piece.text for piece in template.render(messages))
+
+    found = in_jinja(template.jinja, [asdict(m) for m in messages], "</s>")
+
+    assert found == expected

@@ -6,6 +6,7 @@ vocabulary: turning pieces into token ids is `prompt.encode`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -92,6 +93,32 @@ class PromptTemplate:
         preamble = self.system if system is None else system
         return [Piece((preamble or "") + self.before + user + self.after)]
 
+    @property
+    def jinja(self) -> str:
+        """The same in Jinja, for other programs: nothing here ever compiles it.
+
+        It ends with what the answer follows on, whatever `add_generation_prompt` says,
+        and leaves the BOS to whoever tokenizes.
+        """
+        system = _literal(self.system or "")
+        given = f"messages[0].content if has_system else {system}"
+        if self.system is None:
+            given = system
+        before, again, after = map(_literal, (self.before, self.again, self.after))
+        question = f"({before} if loop.first else {again}) + message.content + {after}"
+        return (
+            "{%- set has_system = messages[0].role == 'system' -%}"
+            "{%- set turns = messages[1:] if has_system else messages -%}"
+            f"{{{{- {given} -}}}}"
+            "{%- for message in turns -%}"
+            "{%- if message.role == 'user' -%}"
+            f"{{{{- {question} -}}}}"
+            "{%- else -%}"
+            f"{{{{- {_literal(ANSWER_SPACE)} + message.content + eos_token -}}}}"
+            "{%- endif -%}"
+            "{%- endfor -%}"
+        )
+
     def next_turn(self, user: str) -> list[Piece]:
         """Spell a further question, to follow the EOS of the answer before it."""
         return [Piece(self.again + user + self.after)]
@@ -168,6 +195,11 @@ def parse_messages(value: object) -> list[Message]:
     if not isinstance(value, list):
         raise UsageError("messages must be a JSON list of {role, content}")
     return [_parse_message(number, item) for number, item in enumerate(value, 1)]
+
+
+def _literal(text: str) -> str:
+    """Write a text as Jinja does, which spells it as JSON does."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _parse_message(number: int, item: object) -> Message:

@@ -8,11 +8,12 @@ would have that lost nothing, on which llama.cpp's choice of types leans a littl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wizard_edge._llama.tensor_types import decide_types
 from wizard_edge.errors import UsageError
 from wizard_edge.gguf_types import FileType, GgmlType
+from wizard_edge.templates import find_template
 from wizard_edge_converters.checkpoint import Checkpoint
 from wizard_edge_converters.header import lay_out
 from wizard_edge_converters.hparams import read_hparams
@@ -94,6 +95,10 @@ def read_model(checkpoint: Checkpoint, provenance: Provenance) -> Model:
     """
     hparams = read_hparams(checkpoint)
     vocabulary = read_vocabulary(checkpoint, hparams)
+    if provenance.template is not None:
+        # What the model was trained on counts before what its files say.
+        jinja = find_template(provenance.template).jinja
+        vocabulary = replace(vocabulary, chat_template=jinja)
     matches = match_tensors(tensor_rules(hparams), checkpoint.tensors, checkpoint.name)
     parameters = _count_parameters(matches)
     matrix = lossless_type(matches)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from tests.conftest import CHECKPOINT
+from tests.converters.checkpoints import write_bin
 from tests.converters.running import convert
 from wizard_edge_converters.pipeline import ConvertOptions
 
@@ -39,53 +42,79 @@ B0_9 = Shape(layers=16, hidden=2048, ffn=5632, heads=16, kv_heads=16)
 B0_1 = Shape(layers=8, hidden=1024, ffn=2816, heads=8, kv_heads=8, vocabulary=8_000)
 
 
-def make_checkpoint(folder: Path, shape: Shape, *, seed: int = 0) -> Path:
-    """Write an fp16 safetensors checkpoint, one shard a layer."""
+def make_checkpoint(
+    folder: Path, shape: Shape, *, seed: int = 0, shards: int | None = None
+) -> Path:
+    """Write an fp16 checkpoint: safetensors, one file a layer, or pickles in shards."""
     folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
-    kv = shape.hidden // shape.heads * shape.kv_heads
-    weight_map: dict[str, str] = {}
-
-    def save(file: str, shapes: dict[str, tuple[int, ...]]) -> None:
-        tensors = {
-            name: (random.standard_normal(size, dtype=np.float32) * 0.02).astype("f2")
-            for name, size in shapes.items()
-        }
-        save_file(tensors, folder / file)
-        weight_map.update(dict.fromkeys(shapes, file))
-
-    embedding = (shape.vocabulary, shape.hidden)
-    save(
-        "model-embeddings.safetensors",
-        {
-            "model.embed_tokens.weight": embedding,
-            "lm_head.weight": embedding,
-            "model.norm.weight": (shape.hidden,),
-        },
-    )
-    for layer in range(shape.layers):
-        head = f"model.layers.{layer}"
-        save(
-            f"model-{layer:03d}.safetensors",
-            {
-                f"{head}.self_attn.q_proj.weight": (shape.hidden, shape.hidden),
-                f"{head}.self_attn.k_proj.weight": (kv, shape.hidden),
-                f"{head}.self_attn.v_proj.weight": (kv, shape.hidden),
-                f"{head}.self_attn.o_proj.weight": (shape.hidden, shape.hidden),
-                f"{head}.mlp.gate_proj.weight": (shape.ffn, shape.hidden),
-                f"{head}.mlp.up_proj.weight": (shape.ffn, shape.hidden),
-                f"{head}.mlp.down_proj.weight": (shape.hidden, shape.ffn),
-                f"{head}.input_layernorm.weight": (shape.hidden,),
-                f"{head}.post_attention_layernorm.weight": (shape.hidden,),
-            },
-        )
-    index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    if shards is None:
+        _write_safetensors(folder, shape, seed)
+    else:
+        _write_pickles(folder, shape, seed, shards)
     (folder / "config.json").write_text(json.dumps(_config(shape)))
     # The bundled tokenizer; the rows above its pieces become padding tokens.
     for name in ("tokenizer.model", "tokenizer_config.json"):
         shutil.copy(CHECKPOINT / name, folder / name)
     return folder
+
+
+def _write_safetensors(folder: Path, shape: Shape, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    weight_map: dict[str, str] = {}
+    for number, shapes in enumerate(_groups(shape)):
+        file = f"model-{number:03d}.safetensors"
+        save_file(_draw(random, shapes), folder / file)
+        weight_map.update(dict.fromkeys(shapes, file))
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _write_pickles(folder: Path, shape: Shape, seed: int, shards: int) -> None:
+    random = np.random.default_rng(seed)
+    groups = list(_groups(shape))
+    per_shard = -(-len(groups) // shards)
+    weight_map: dict[str, str] = {}
+    for number in range(shards):
+        file = f"pytorch_model-{number + 1:05d}-of-{shards:05d}.bin"
+        part = groups[number * per_shard : (number + 1) * per_shard]
+        shapes = {name: size for group in part for name, size in group.items()}
+        write_bin(folder / file, dict(_draw(random, shapes)))
+        weight_map.update(dict.fromkeys(shapes, file))
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+def _draw(
+    random: np.random.Generator, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.generic]]:
+    return {
+        name: (random.standard_normal(size, dtype=np.float32) * 0.02).astype("f2")
+        for name, size in shapes.items()
+    }
+
+
+def _groups(shape: Shape) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Give the tensors that lie together: those of no layer, then each layer's."""
+    kv = shape.hidden // shape.heads * shape.kv_heads
+    embedding = (shape.vocabulary, shape.hidden)
+    yield {
+        "model.embed_tokens.weight": embedding,
+        "lm_head.weight": embedding,
+        "model.norm.weight": (shape.hidden,),
+    }
+    for layer in range(shape.layers):
+        head = f"model.layers.{layer}"
+        yield {
+            f"{head}.self_attn.q_proj.weight": (shape.hidden, shape.hidden),
+            f"{head}.self_attn.k_proj.weight": (kv, shape.hidden),
+            f"{head}.self_attn.v_proj.weight": (kv, shape.hidden),
+            f"{head}.self_attn.o_proj.weight": (shape.hidden, shape.hidden),
+            f"{head}.mlp.gate_proj.weight": (shape.ffn, shape.hidden),
+            f"{head}.mlp.up_proj.weight": (shape.ffn, shape.hidden),
+            f"{head}.mlp.down_proj.weight": (shape.hidden, shape.ffn),
+            f"{head}.input_layernorm.weight": (shape.hidden,),
+            f"{head}.post_attention_layernorm.weight": (shape.hidden,),
+        }
 
 
 def make_model(folder: Path, shape: Shape, quant: str) -> Path:

@@ -38,6 +38,7 @@ from wizard_edge.errors import (
 from wizard_edge.gguf_rules import read_valid
 from wizard_edge.names import RepoId
 from wizard_edge.progress import ProgressEvent
+from wizard_edge.templates import TEMPLATES
 from wizard_edge_converters.pipeline import ConvertOptions, plan_source
 from wizard_edge_converters.plan import JOURNAL_RESERVE
 
@@ -157,6 +158,18 @@ def test_provenance_is_in_the_metadata(source: Path, output: Path) -> None:
     assert read_valid(output).template == "vicuna"
 
 
+def test_the_trained_template_goes_along_for_other_programs(
+    output: Path, tmp_path: Path
+) -> None:
+    """It counts before what the checkpoint's own files say."""
+    source = write_checkpoint(tmp_path / "s", SHAPES["scaled"])
+
+    convert(source, output, ConvertOptions(quants=("F16",), template="vicuna"))
+
+    found = read_metadata(output)["tokenizer.chat_template"]
+    assert found == ["STRING", TEMPLATES["vicuna"].jinja]
+
+
 def test_what_nobody_said_is_said_plainly(source: Path, output: Path) -> None:
     convert(source, output, ConvertOptions(quants=("F16",)))
 
@@ -169,7 +182,13 @@ def test_what_nobody_said_is_said_plainly(source: Path, output: Path) -> None:
     assert "general.license" not in found
 
 
-@pytest.mark.parametrize("name", ["gqa", "tied", "llama-1", "scaled"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gqa", "tied", "llama-1", "scaled", "outside", "two-added", "python"),
+        *("mistral", "mixtral", "deepseek", "starcoder", "starcoder-json"),
+    ],
+)
 def test_llama_cpp_loads_the_file(name: str, converted: Convert) -> None:
     library = load()
     parameters = library.llama_model_default_params()
@@ -181,7 +200,9 @@ def test_llama_cpp_loads_the_file(name: str, converted: Convert) -> None:
     assert model
     vocabulary = library.llama_model_get_vocab(model)
     assert library.llama_vocab_n_tokens(vocabulary) == SHAPES[name].vocabulary
-    assert library.llama_vocab_get_add_bos(vocabulary)
+    # StarCoder's vocabulary has no token for the begin of a text.
+    begins = SHAPES[name].family != "starcoder"
+    assert library.llama_vocab_get_add_bos(vocabulary) == begins
     library.llama_model_free(model)
 
 
