@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pexpect
 import pytest
 
 from tests.benchmarks.models import Shape, make_checkpoint
+from tests.llama.models import ModelShape, write_random_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Plays `run` with a model that ends its answer when it is told to.
@@ -267,3 +269,34 @@ def test_a_prompt_that_begins_with_a_minus_is_told_its_way(
 
     assert done.returncode == 2
     assert "hint: a text that begins with a minus goes behind --" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_while_a_matrix_is_computed_leaves_nothing(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    write_random_model(tmp_path / "m.gguf", ModelShape(blocks=4))
+    (tmp_path / "text.txt").write_text("cdefgh ij" * 20_000)
+    words = ["imatrix", "./m.gguf", "--text", "text.txt", "-o", "out.gguf", "--json"]
+    before = sorted(tmp_path.iterdir())
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "wizard_edge", *words],
+        env=environ,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            # The first percent: by now llama.cpp is at work.
+            if '"imatrix"' in line and '"done": 0' not in line:
+                break
+        process.send_signal(signal.SIGINT)
+        *_, last = process.stderr
+
+    assert json.loads(last)["error"]["kind"] == "interrupted"
+    assert process.returncode == 130
+    assert sorted(tmp_path.iterdir()) == before

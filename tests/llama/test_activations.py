@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -192,27 +194,48 @@ def test_activations_that_are_no_numbers_are_an_error(
         collect_activations(path, text(), chunk_size=CHUNK_SIZE)
 
 
-@pytest.mark.parametrize("how", ["raised", "signal"])
 def test_ctrl_c_ends_the_computation_at_once(
-    how: str, model: Model, monkeypatch: pytest.MonkeyPatch
+    model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    kept = activations._Collector._add
+    stopped = threading.Event()
+    add, stop = activations._Collector._add, activations._Collector.stop
 
-    def add(self: activations._Collector, node: Node) -> None:
+    def interrupting(self: activations._Collector, node: Node) -> None:
         seen.append(1)
         if len(seen) == 3:
-            if how == "raised":
-                raise KeyboardInterrupt
-            signal.raise_signal(signal.SIGINT)
-        kept(self, node)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopped.wait(20)
+        add(self, node)
 
-    monkeypatch.setattr(activations._Collector, "_add", add)
+    def stopping(self: activations._Collector) -> None:
+        stop(self)
+        stopped.set()
+
+    monkeypatch.setattr(activations._Collector, "_add", interrupting)
+    monkeypatch.setattr(activations._Collector, "stop", stopping)
 
     with pytest.raises(KeyboardInterrupt):
         collect_activations(model("dense"), text(), chunk_size=CHUNK_SIZE)
 
     assert len(seen) == 3
+
+
+def test_an_error_of_the_callback_comes_out(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def fail(self: activations._Collector, node: Node) -> None:
+        seen.append(1)
+        raise BackendError("no")
+
+    monkeypatch.setattr(activations._Collector, "_add", fail)
+
+    with pytest.raises(BackendError, match="no"):
+        collect_activations(model("dense"), text(), chunk_size=CHUNK_SIZE)
+
+    assert len(seen) == 1
 
 
 def test_after_an_error_no_node_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ Source: llama.cpp 0c1e57098, tools/imatrix/imatrix.cpp, `collect_imatrix` and
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -79,7 +80,8 @@ def collect_activations(
     """Let a model read a text, in chunks of `chunk_size` tokens, `chunks` at most.
 
     The first token of each chunk becomes BOS where the model wants one; what does not
-    fill a chunk is left out. Events: `load`, then `imatrix` in tokens.
+    fill a chunk is left out. Events: `load`, then `imatrix` in tokens, those from
+    another thread. Ctrl-C ends it at the next multiplication.
     Raises: UsageError for a text shorter than a chunk, or a chunk that is too short
     or too long for the model; what `Model` raises; BackendError.
     """
@@ -92,11 +94,27 @@ def collect_activations(
     model = Model(path, LoadOptions(gpu_layers=0), progress=progress)
     try:
         parts = _cut(model, text, chunk_size)[:chunks]
-        collector = _Collector()
-        _evaluate(model, parts, collector, threads, progress)
-    finally:
+    except BaseException:
         model.close()
+        raise
+    collector = _Collector()
+    _watch(collector, lambda: _evaluate(model, parts, collector, threads, progress))
     return Activations(_finish(collector), len(parts), chunk_size)
+
+
+def _watch(collector: _Collector, work: Callable[[], None]) -> None:
+    """Do the work in another thread, so that Ctrl-C finds this one in Python.
+
+    A signal's exception inside a callback could come where nothing can catch it, and
+    ctypes would drop it. The work frees what it uses even when nobody waits for it.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="imatrix") as pool:
+        future = pool.submit(work)
+        try:
+            future.result()
+        except BaseException:
+            collector.stop()
+            raise
 
 
 def _cut(model: Model, text: str, chunk_size: int) -> list[list[int]]:
@@ -154,16 +172,21 @@ class _Collector:
 
     def __init__(self) -> None:
         self.sums: dict[str, _Total] = {}
-        self.failed = False
+        self.stopped = False
+
+    def stop(self) -> None:
+        """Let the computation end at the next node, from any thread."""
+        self.stopped = True
 
     def __call__(self, address: int, ask: bool, user_data: object) -> bool:
-        """Answer llama.cpp; an exception, Ctrl-C too, ends the computation early.
+        """Answer llama.cpp; an exception ends the computation early.
 
         Wanting the next node and then returning False is what stops the graph.
         Source: llama.cpp 0c1e57098, ggml/src/ggml-backend.cpp,
         `ggml_backend_sched_compute_splits`.
         """
-        if self.failed:
+        if self.stopped:
+            # Yes to the question, no to what follows it.
             return ask
         try:
             node = open_node(address)
@@ -172,7 +195,7 @@ class _Collector:
             self._add(node)
         except BaseException as err:  # noqa: BLE001 - raised again by raise_pending
             library.keep(err)
-            self.failed = True
+            self.stop()
             return ask
         return True
 
@@ -251,6 +274,19 @@ def _evaluate(
     threads: int | None,
     progress: Progress,
 ) -> None:
+    try:
+        _read(model, parts, collector, threads, progress)
+    finally:
+        model.close()
+
+
+def _read(
+    model: Model,
+    parts: Sequence[Sequence[int]],
+    collector: _Collector,
+    threads: int | None,
+    progress: Progress,
+) -> None:
     llama = model.library
     callback = llama.ggml_backend_sched_eval_callback(collector)
     params = _context_params(llama, len(parts[0]), threads)
@@ -269,6 +305,8 @@ def _evaluate(
     try:
         progress(ProgressEvent("imatrix", 0, total, "tokens"))
         for part in parts:
+            if collector.stopped:
+                return
             llama.llama_memory_clear(llama.llama_get_memory(context), True)
             for start in range(0, len(part), _BATCH):
                 piece = part[start : start + _BATCH]
