@@ -198,6 +198,7 @@ def test_ctrl_c_ends_the_computation_at_once(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
+    told: list[bool] = []
     stopped = threading.Event()
     add, stop = activations._Collector._add, activations._Collector.stop
 
@@ -205,7 +206,7 @@ def test_ctrl_c_ends_the_computation_at_once(
         seen.append(1)
         if len(seen) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-            assert stopped.wait(20)
+            told.append(stopped.wait(20))
         add(self, node)
 
     def stopping(self: activations._Collector) -> None:
@@ -218,7 +219,7 @@ def test_ctrl_c_ends_the_computation_at_once(
     with pytest.raises(KeyboardInterrupt):
         collect_activations(model("dense"), text(), chunk_size=CHUNK_SIZE)
 
-    assert len(seen) == 3
+    assert (len(seen), told) == (3, [True])
 
 
 def test_an_error_of_the_callback_comes_out(
