@@ -35,7 +35,7 @@ def test_an_installed_model_reads_a_text(
 
     size = (tmp_path / "out.gguf").stat().st_size
     assert (result.stdout, result.exit_code) == ("", 0)
-    # On a slow machine lines of progress come first.
+    # On a busy machine, lines of progress come before.
     assert result.stderr.splitlines()[-1] == (
         f"wrote out.gguf ({size / 1000:.1f} kB): 7 tensors, 6 chunks of 16 tokens"
     )
