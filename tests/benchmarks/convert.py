@@ -107,7 +107,8 @@ def two_steps(folder: Path, source: Path, quant: str, python: str) -> Usage:
         [python, converter, source, "--outfile", between, "--outtype", "f16"],
         folder / "out",
     )
-    step = [sys.executable, "-c", _QUANTIZE, between, target, quant]
+    step: list[str | Path] = [sys.executable, "-c", _QUANTIZE]
+    step += [between, target, quant]
     second = watch(step, folder / "out")
     # While the second step runs, the file of the first lies there too.
     disk = max(first.disk, second.disk + between.stat().st_size)
