@@ -23,6 +23,7 @@ LAYERS = {
     "config": 1,
     "gguf": 1,
     "gguf_cursor": 1,
+    "gguf_parts": 1,
     "gguf_rules": 1,
     "gguf_types": 1,
     "gguf_vocabulary": 1,

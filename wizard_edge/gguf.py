@@ -58,6 +58,7 @@ __all__ = [
     "ValueType",
     "align",
     "read_array",
+    "read_fields",
     "read_header",
     "read_numbers",
     "read_strings",
@@ -294,6 +295,23 @@ def read_array(header: Header, key: str) -> list[Scalar] | list[str]:
     return read_numbers(header, key)
 
 
+def read_fields(header: Header) -> dict[str, bytes]:
+    """Read every metadata value as it is encoded in the file, in the file's order.
+
+    An array begins with the type and the number of its elements. Raises: Corrupt.
+    """
+    if not header.fields:
+        return {}
+    places = header.fields.values()
+    start = min(field.offset for field in places)
+    end = max(field.offset + field.size for field in places)
+    data = _read_range(header, "metadata", start, end - start)
+    return {
+        key: data[field.offset - start : field.offset - start + field.size]
+        for key, field in header.fields.items()
+    }
+
+
 def align(offset: int, alignment: int) -> int:
     """Round an offset up to the next multiple."""
     return -(-offset // alignment) * alignment
@@ -458,8 +476,12 @@ def _array(header: Header, key: str) -> ArrayValue:
 
 
 def _read_elements(header: Header, key: str, array: ArrayValue) -> bytes:
+    return _read_range(header, f"key {shown(key)}", array.offset, array.size)
+
+
+def _read_range(header: Header, item: str, offset: int, size: int) -> bytes:
     with opened(header.path) as cursor:
+        cursor.item = item
         if cursor.file_size != header.file_size:
-            header.fail(key, "the file changed since its header was read")
-        cursor.item = f"key {shown(key)}"
-        return cursor.read_at(array.offset, array.size)
+            cursor.fail("the file changed since its header was read", offset)
+        return cursor.read_at(offset, size)

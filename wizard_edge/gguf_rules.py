@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from math import isfinite, prod
 from typing import NoReturn
 
@@ -95,16 +96,18 @@ def validate(
     *,
     architectures: Set[str] = ARCHITECTURES,
     vocabulary_only: bool = False,
+    size: int | None = None,
 ) -> None:
     """Accept a file that llama.cpp can load and run, refuse any other.
 
     `vocabulary_only` asks for the tokenizer alone: tensors may be missing, and
     the architecture does not count, for llama.cpp does not look at it then.
-    Of a split model's later parts only the tensor layout is judged.
+    Of a split model's later parts only the tensor layout is judged. `size` is that
+    of the whole in bytes where the file is only its beginning.
 
     Raises: Corrupt; UnsupportedArchitecture; UnsupportedTokenizer.
     """
-    _check_layout(header)
+    _check_layout(header if size is None else replace(header, file_size=size))
     _check_split(header)
     if header.split and header.split.number > 0:
         return

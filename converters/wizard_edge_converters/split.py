@@ -14,12 +14,12 @@ from pathlib import Path
 
 from wizard_edge.errors import CannotConvert
 from wizard_edge.gguf import DEFAULT_ALIGNMENT, align
+from wizard_edge.gguf_parts import SUFFIX, split_name
 from wizard_edge.gguf_types import ValueType
 from wizard_edge.units import format_bytes
 from wizard_edge_converters.header import TensorEntry
 from wizard_edge_converters.metadata import Entry
 
-SUFFIX = ".gguf"
 # The number of a file is an unsigned 16-bit integer.
 MAX_FILES = (1 << 16) - 1
 
@@ -76,6 +76,6 @@ def split_paths(output: Path, count: int) -> list[Path]:
         return [output]
     stem = output.name.removesuffix(SUFFIX)
     return [
-        output.with_name(f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}")
+        output.with_name(split_name(stem, number, count))
         for number in range(1, count + 1)
     ]

@@ -1,0 +1,187 @@
+"""Models that lie in several files: llama.cpp's split form, and pieces of bytes.
+
+The split form is several GGUF files, `NAME-00001-of-0000N.gguf` and so on; the first
+has all metadata. They stay apart, and llama.cpp is given the first. Pieces are one
+GGUF file cut anywhere, for hosts that limit the size of a file; only joined end to
+end they are a GGUF file again.
+
+Source: llama.cpp 0c1e57098, src/llama.cpp (`llama_split_path`),
+src/llama-model-loader.cpp (what the parts must agree on). Names of pieces:
+`-split-a` from the 70B repositories that the registry names; `.part1of2` as
+publishers of larger models use it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import ascii_lowercase
+
+from wizard_edge.errors import Corrupt, MissingFile, UsageError
+from wizard_edge.gguf import Header, read_header
+from wizard_edge.gguf_rules import read_valid, validate
+from wizard_edge.gguf_types import Split
+
+__all__ = [
+    "SUFFIX",
+    "Pieces",
+    "find_pieces",
+    "model_stem",
+    "read_joined",
+    "read_parts",
+    "split_name",
+]
+
+SUFFIX = ".gguf"
+
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_LETTERED = re.compile(r"(?P<whole>.+\.gguf)-split-(?P<letter>[a-z])")
+_NUMBERED = re.compile(
+    r"(?P<whole>.+\.gguf)\.part(?P<number>\d{1,3})of(?P<count>\d{1,3})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The files that make one GGUF file when they are joined in this order.
+
+    `name` is what the joined file is called; `after` the piece that would be next,
+    None where the names say how many there are.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    after: Path | None
+
+
+def split_name(stem: str, number: int, count: int) -> str:
+    """Name part `number`, from 1, of a split model."""
+    return f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}"
+
+
+def model_stem(name: str) -> str:
+    """Return the name of a model's file without what says where in it a part is."""
+    match = _SPLIT.fullmatch(name)
+    return match["stem"] if match else name.removesuffix(SUFFIX)
+
+
+def read_parts(path: Path) -> tuple[Header, ...]:
+    """Read and judge the headers of a model, given by its file or its first part.
+
+    Raises: MissingFile naming a part that is not there; UsageError for another part
+    than the first; Corrupt where parts do not belong together; and as `read_valid`.
+    """
+    first = read_valid(path)
+    split = first.split
+    if split is None:
+        return (first,)
+    headers = [first]
+    for number, part in enumerate(_part_paths(path, split)):
+        if number:
+            headers.append(_read_part(part, number, split))
+    _check_tensors(headers, split)
+    return tuple(headers)
+
+
+def find_pieces(path: Path) -> Pieces | None:
+    """Find all pieces that belong to one of them; None for what is no piece by name.
+
+    Raises: MissingFile naming the first that is not there.
+    """
+    if match := _LETTERED.fullmatch(path.name):
+        names = [f"{match['whole']}-split-{letter}" for letter in ascii_lowercase]
+        there = [name for name in names if path.with_name(name).exists()]
+        # Up to the last there is: a hole before it is found below.
+        count = names.index(there[-1]) + 1 if there else 1
+    elif match := _NUMBERED.fullmatch(path.name):
+        count = int(match["count"])
+        names = [f"{match['whole']}.part{n}of{count}" for n in range(1, count + 1)]
+    else:
+        return None
+    paths = [path.with_name(name) for name in names]
+    for piece in (path, *paths[:count]):
+        if not piece.exists():
+            raise MissingFile(piece, hint="all pieces must lie in one folder")
+    after = paths[count] if count < len(paths) else None
+    return Pieces(match["whole"], tuple(paths[:count]), after)
+
+
+def read_joined(pieces: Pieces) -> Header:
+    """Read and judge the header of the file that the pieces make together.
+
+    Raises: MissingFile where the bytes are too few for it; and as `read_valid`.
+    """
+    size = sum(piece.stat().st_size for piece in pieces.paths)
+    # The header lies in the first piece: pieces have gigabytes, a header megabytes.
+    header = read_header(pieces.paths[0])
+    end = max((tensor.offset + tensor.size for tensor in header.tensors), default=0)
+    if pieces.after is not None and header.data_offset + end > size:
+        raise MissingFile(
+            pieces.after,
+            hint=f"{len(pieces.paths)} pieces have {size} bytes, "
+            f"the model needs {header.data_offset + end}",
+        )
+    validate(header, size=size)
+    return header
+
+
+def _part_paths(path: Path, split: Split) -> list[Path]:
+    match = _SPLIT.fullmatch(path.name)
+    if match is None or int(match["count"]) != split.count:
+        ending = split_name("", split.number + 1, split.count)
+        raise UsageError(
+            f"{path} is part {split.number + 1} of {split.count}, which its name "
+            "does not say",
+            hint=f"its name must end in {ending}",
+        )
+    paths = [
+        path.with_name(split_name(match["stem"], number, split.count))
+        for number in range(1, split.count + 1)
+    ]
+    if split.number or int(match["number"]) != 1:
+        raise UsageError(
+            f"{path} is part {split.number + 1} of {split.count}",
+            hint=f"give the first part: {paths[0]}",
+        )
+    return paths
+
+
+def _read_part(path: Path, number: int, split: Split) -> Header:
+    if not path.exists():
+        raise MissingFile(path, hint=f"all {split.count} parts must lie in one folder")
+    header = read_valid(path)
+    if header.split != replace(split, number=number):
+        raise Corrupt(
+            path,
+            f"says it is {_told(header.split)}, should be "
+            f"{_told(replace(split, number=number))}",
+            where="key 'split.no', 'split.count' or 'split.tensors.count'",
+            hint="the parts are of different models, or were renamed",
+        )
+    return header
+
+
+def _check_tensors(headers: Sequence[Header], split: Split) -> None:
+    seen: dict[str, Path] = {}
+    for header in headers:
+        for tensor in header.tensors:
+            if tensor.name in seen:
+                raise Corrupt(
+                    header.path,
+                    f"is in {seen[tensor.name].name} too",
+                    where=f"tensor {tensor.name!r}",
+                )
+            seen[tensor.name] = header.path
+    if len(seen) != split.tensors:
+        headers[0].fail(
+            "split.tensors.count",
+            f"is {split.tensors}, the {split.count} parts have {len(seen)}",
+        )
+
+
+def _told(split: Split | None) -> str:
+    if split is None:
+        return "a whole model"
+    return f"part {split.number + 1} of {split.count} with {split.tensors} tensors"
