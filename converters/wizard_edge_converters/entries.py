@@ -12,11 +12,14 @@ Scalar = int | float | bool | str
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key with its value; an array has the type of its elements in `elements`."""
+    """One key with its value; an array has the type of its elements in `elements`.
+
+    A value in `bytes` is encoded already, of whatever type: as another file had it.
+    """
 
     key: str
     type: ValueType
-    value: Scalar | Sequence[Scalar]
+    value: Scalar | Sequence[Scalar] | bytes
     elements: ValueType | None = None
 
 

@@ -91,6 +91,8 @@ def _encode_tensor(tensor: TensorEntry, offset: int) -> bytes:
 
 def _encode_entry(entry: Entry) -> bytes:
     head = _encode_text(entry.key) + struct.pack("<I", entry.type)
+    if isinstance(entry.value, bytes):
+        return head + entry.value
     if entry.type is not ValueType.ARRAY:
         return head + encode_value(entry.type, entry.value)
     if entry.elements is None or not isinstance(entry.value, Sequence):

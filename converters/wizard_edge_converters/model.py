@@ -38,7 +38,8 @@ class Model:
     """A model on its way; `between` are the types of the file that loses nothing.
 
     `describe` gives the metadata of a file of some quant, `skeleton` the part of it
-    that llama.cpp's choice of types needs. `notes` say what was left out.
+    that llama.cpp's choice of types needs. `notes` say what was left out. Weights that
+    are quantized already become others only with `allow_requantize`.
     """
 
     architecture: str
@@ -48,12 +49,14 @@ class Model:
     skeleton: tuple[Entry, ...]
     is_plain: bool = True
     notes: tuple[str, ...] = field(default=())
+    allow_requantize: bool = False
 
     def wish(self, quant: str, rules: TypeRules) -> Wish:
         """Choose the type of every tensor in a quant.
 
-        Raises: CannotConvert for a quant that needs more of an importance matrix;
-        UsageError for a rule that does not fit; BackendError where llama.cpp refuses.
+        Raises: CannotConvert for a quant that needs more of an importance matrix, and
+        for what would lose twice; UsageError for a rule that does not fit;
+        BackendError where llama.cpp refuses.
         """
         entries = (*self.describe(quant), *rules.notes)
         return Wish(quant, self._types(quant, rules), entries)
@@ -83,6 +86,7 @@ class Model:
             output_type=rules.output_type,
             embedding_type=rules.embedding_type,
             pure=rules.pure,
+            allow_requantize=self.allow_requantize,
         )
         rules.check(quant, decision, rules.weights(tensors))
         return dict(decision.types)

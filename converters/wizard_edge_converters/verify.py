@@ -136,10 +136,14 @@ def check_entries(header: gguf.Header, entries: tuple[Entry, ...]) -> None:
     """
     if list(header.metadata) != [entry.key for entry in entries]:
         _fail(header.path, "metadata", "has other keys than planned")
+    copied = any(isinstance(entry.value, bytes) for entry in entries)
+    encoded = gguf.read_fields(header) if copied else {}
     for entry in entries:
         found = header.metadata[entry.key]
         kind = header.fields[entry.key].type
-        if isinstance(found, ArrayValue):
+        if isinstance(entry.value, bytes):
+            same = kind is entry.type and encoded[entry.key] == entry.value
+        elif isinstance(found, ArrayValue):
             same = found.type is entry.elements and _same_array(header, entry)
         else:
             same = kind is entry.type and found == _as_stored(entry.type, entry.value)
