@@ -1,0 +1,94 @@
+"""Our parts are byte for byte those that llama-gguf-split makes of our whole file.
+
+The program is looked for in the folder that LLAMA_CPP_BIN names, then on PATH.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.converters.checkpoints import SHAPES, write_checkpoint
+from tests.converters.comparison import tensor_differences
+from wizard_edge_converters.pipeline import ConvertOptions, convert
+from wizard_edge_converters.requantize import quantize_file
+
+PROGRAM = shutil.which(
+    "llama-gguf-split",
+    path=os.pathsep.join((os.environ.get("LLAMA_CPP_BIN", ""), os.environ["PATH"])),
+)
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None, reason="no llama-gguf-split: set LLAMA_CPP_BIN to its folder"
+)
+
+# The program takes whole megabytes.
+MEGABYTES = 1
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that converts a shape to one F16 file."""
+    folder = tmp_path_factory.mktemp("sources")
+
+    @cache
+    def converted(name: str) -> Path:
+        checkpoint = write_checkpoint(folder / name, SHAPES[name])
+        output = folder / f"{name}.gguf"
+        convert(checkpoint, [output], ConvertOptions(("F16",), threads=2))
+        return output
+
+    return converted
+
+
+@pytest.mark.parametrize("quant", ["F16", "Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("name", ["wide", "deep"])
+def test_parts_equal_those_of_llama_cpp(
+    name: str, quant: str, source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    given = source(name)
+    whole, ours, theirs = (tmp_path / n for n in ("whole.gguf", "ours", "theirs"))
+    ours.mkdir()
+    theirs.mkdir()
+
+    quantize_file(given, [whole], ConvertOptions((quant,), threads=2))
+    [made] = quantize_file(
+        given,
+        [ours / "model.gguf"],
+        ConvertOptions((quant,), threads=2, split_max_size=MEGABYTES * 10**6),
+    ).made
+    limit = f"{MEGABYTES}M"
+    assert PROGRAM is not None
+    subprocess.run(
+        [PROGRAM, "--split", "--split-max-size", limit, whole, theirs / "model"],
+        check=True,
+        capture_output=True,
+    )
+
+    expected = sorted(theirs.iterdir())
+    assert len(expected) > 1
+    assert [file.path.name for file in made.files] == [path.name for path in expected]
+    for file, path in zip(made.files, expected, strict=True):
+        assert file.path.read_bytes() == path.read_bytes()
+
+
+def test_llama_cpp_joins_our_parts_again(
+    source: Callable[[str], Path], tmp_path: Path
+) -> None:
+    given = source("wide")
+    options = ConvertOptions(("F16",), threads=2, split_max_size=MEGABYTES * 10**6)
+    [made] = quantize_file(given, [tmp_path / "model.gguf"], options).made
+    joined = tmp_path / "joined.gguf"
+
+    assert PROGRAM is not None
+    subprocess.run(
+        [PROGRAM, "--merge", made.path, joined], check=True, capture_output=True
+    )
+    quantize_file(given, [tmp_path / "again.gguf"], ConvertOptions(("F16",)))
+
+    assert tensor_differences(joined, tmp_path / "again.gguf") == []
