@@ -38,6 +38,7 @@ from wizard_edge.errors import (
 )
 from wizard_edge.files import translated
 from wizard_edge.gguf import read_header
+from wizard_edge.gguf_parts import split_name
 from wizard_edge.licenses import terms_named, terms_of
 from wizard_edge.models import Base, License, ModelSpec
 from wizard_edge.names import CommitId, ModelName, RelPath, RepoId
@@ -161,7 +162,9 @@ def find_checkpoint(
     if request.template is not None:
         facts = replace(facts, template=find_template(request.template).id)
     if request.licenses:
-        facts = replace(facts, licenses=_licenses(installation, request.licenses))
+        facts = replace(
+            facts, licenses=recorded_licenses(installation, request.licenses)
+        )
     base = _find_base(request, spec, facts.origin)
     if base is not None:
         facts = replace(facts, origin=replace(facts.origin, base=_base_name(base)))
@@ -206,7 +209,7 @@ def _commit(
 ) -> Stored:
     """Install one finished quant, whose files lie where its slot is."""
     header = file_facts(read_header(made.files[0].path))
-    names = _part_names(slot.file, len(made.files))
+    names = part_names(slot.file, len(made.files))
     slots = [
         replace(slot, file=name, temp=file.path)
         for name, file in zip(names, made.files, strict=True)
@@ -233,14 +236,13 @@ def _commit(
     return Stored(receipt, installed.path, already=False)
 
 
-def _part_names(file: RelPath, count: int) -> list[RelPath]:
+def part_names(file: RelPath, count: int) -> list[RelPath]:
     """Name the files of a model; several are called as llama.cpp calls them."""
     if count == 1:
         return [file]
     stem = file.removesuffix(".gguf")
     return [
-        RelPath.parse(f"{stem}-{number:05d}-of-{count:05d}.gguf")
-        for number in range(1, count + 1)
+        RelPath.parse(split_name(stem, number, count)) for number in range(1, count + 1)
     ]
 
 
@@ -260,7 +262,10 @@ def file_name(name: ModelName, quant: str) -> RelPath:
     return RelPath.parse(f"{name}.{quant}.gguf")
 
 
-def _licenses(installation: Installation, ids: Sequence[str]) -> tuple[License, ...]:
+def recorded_licenses(
+    installation: Installation, ids: Sequence[str]
+) -> tuple[License, ...]:
+    """Return licences by id; one the registry does not have is warned about."""
     registry = installation.registry
     known = {license.id for license in registry.licenses}
     for id in ids:
@@ -376,7 +381,7 @@ def _described(
     try:
         spec = installation.registry.find(goes_by)
     except UnknownModel:
-        stored_as = ModelName.parse(name) if name else _as_model_name(title)
+        stored_as = ModelName.parse(name) if name else as_model_name(title)
         return Checkpoint(weights, ModelFacts(stored_as, name or title, origin)), None
     return Checkpoint(weights, _facts(installation, spec, origin)), spec
 
@@ -460,7 +465,8 @@ def _identity(path: Path) -> tuple[str, Origin]:
     return path.name, Origin("local")
 
 
-def _as_model_name(name: str) -> ModelName:
+def as_model_name(name: str) -> ModelName:
+    """Turn any text into a name in the store. Raises: UsageError where none is left."""
     text = re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", name.lower()).strip("._-")
     try:
         return ModelName.parse(text[:64].rstrip("._-"))
