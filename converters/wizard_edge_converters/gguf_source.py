@@ -40,8 +40,7 @@ _DROPPED = frozenset(
 class GgufCheckpoint:
     """The tensors of a GGUF file or of all parts of a split one; a context manager.
 
-    Its weight files go by the numbers of the parts, since a file of the user's may
-    have any name. The experts of a tensor are tensors of their own.
+    The experts of a tensor are tensors of their own.
     """
 
     is_remote = False
@@ -55,7 +54,7 @@ class GgufCheckpoint:
             for number, header in enumerate(headers, start=1):
                 file = SourceFile(header.path)
                 opened.callback(file.close)
-                self._files[f"part-{number}"] = file
+                self._files[_file_name(header.path, number)] = file
             opened.pop_all()
         self.tensors: Mapping[str, StoredTensor] = {
             tensor.name: tensor
@@ -153,6 +152,11 @@ def gguf_model(checkpoint: GgufCheckpoint, *, allow_requantize: bool = False) ->
         is_plain=False,
         allow_requantize=allow_requantize,
     )
+
+
+def _file_name(path: Path, number: int) -> str:
+    # A file of the user's may have a name that no journal could hold.
+    return path.name if RelPath.fits(path.name) else f"part-{number}"
 
 
 def _kept(key: str, kind: ValueType, value: bytes) -> Entry:

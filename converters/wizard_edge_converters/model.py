@@ -58,8 +58,9 @@ class Model:
         for what would lose twice; UsageError for a rule that does not fit;
         BackendError where llama.cpp refuses.
         """
-        entries = (*self.describe(quant), *rules.notes)
-        return Wish(quant, self._types(quant, rules), entries)
+        anew = {entry.key for entry in rules.notes}
+        kept = [entry for entry in self.describe(quant) if entry.key not in anew]
+        return Wish(quant, self._types(quant, rules), (*kept, *rules.notes))
 
     def weights(self, rules: TypeRules) -> Weights | None:
         """Return how much columns count. Raises: CannotConvert for another model's."""

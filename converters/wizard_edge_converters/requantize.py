@@ -17,33 +17,25 @@ from wizard_edge_converters.pipeline import (
 )
 from wizard_edge_converters.plan import Plan
 from wizard_edge_converters.split import split_paths
-
-# Where the name of a quant goes in the name of an output.
-PLACE = "{quant}"
-
-
-def output_paths(output: Path, quants: Sequence[str]) -> list[Path]:
-    """Name the file of each quant: `{quant}` in the name stands for it.
-
-    Raises: UsageError for several quants and a name without it.
-    """
-    if len(quants) > 1 and PLACE not in output.name:
-        raise UsageError(
-            f"{output} cannot be {len(quants)} files",
-            hint=f"put {PLACE} into the name: model.{PLACE}.gguf",
-        )
-    return [output.with_name(output.name.replace(PLACE, quant)) for quant in quants]
+from wizard_edge_converters.type_rules import TypeRules, read_rules
 
 
 def plan_file(
-    source: Path, options: ConvertOptions, *, allow_requantize: bool = False
+    source: Path,
+    outputs: Sequence[Path],
+    options: ConvertOptions,
+    *,
+    allow_requantize: bool = False,
 ) -> Plan:
     """Decide how to quantize a GGUF file; writes nothing. Raises: as `quantize_file`.
 
     Of `options` what describes a checkpoint does not count.
     """
+    rules = read_rules(options.rules)
     with open_gguf(source) as checkpoint:
-        return _plan(checkpoint, options, allow_requantize=allow_requantize)
+        return _plan(
+            checkpoint, outputs, options, rules, allow_requantize=allow_requantize
+        )
 
 
 def quantize_file(
@@ -63,19 +55,30 @@ def quantize_file(
     BackendError for an architecture or tokenizer that llama.cpp would not run here;
     CannotConvert; NotEnough. After an error the outputs are as they were before.
     """
+    rules = read_rules(options.rules)
     with open_gguf(source) as checkpoint, translated(outputs[0]):
-        _keep_apart(checkpoint.paths, outputs)
-        plan = _plan(checkpoint, options, allow_requantize=allow_requantize)
-        for output, target in zip(outputs, plan.targets, strict=True):
-            _keep_apart(checkpoint.paths, split_paths(output, len(target.files)))
-        return carry_out(plan, checkpoint, outputs, options, progress=progress)
+        plan = _plan(
+            checkpoint, outputs, options, rules, allow_requantize=allow_requantize
+        )
+        return carry_out(
+            plan, checkpoint, outputs, options, rules=rules, progress=progress
+        )
 
 
 def _plan(
-    checkpoint: GgufCheckpoint, options: ConvertOptions, *, allow_requantize: bool
+    checkpoint: GgufCheckpoint,
+    outputs: Sequence[Path],
+    options: ConvertOptions,
+    rules: TypeRules,
+    *,
+    allow_requantize: bool,
 ) -> Plan:
+    _keep_apart(checkpoint.paths, outputs)
     model = gguf_model(checkpoint, allow_requantize=allow_requantize)
-    return plan_model(model, checkpoint.size, options)
+    plan = plan_model(model, checkpoint.size, options, rules)
+    for output, target in zip(outputs, plan.targets, strict=True):
+        _keep_apart(checkpoint.paths, split_paths(output, len(target.files)))
+    return plan
 
 
 def _keep_apart(sources: Sequence[Path], outputs: Sequence[Path]) -> None:

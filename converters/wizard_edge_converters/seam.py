@@ -25,6 +25,8 @@ from wizard_edge.progress import Progress
 if TYPE_CHECKING:
     from wizard_edge.names import CommitId
     from wizard_edge_converters.pipeline import Conversion, ConvertOptions, Made
+    from wizard_edge_converters.plan import Plan
+    from wizard_edge_converters.type_rules import TypeRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,6 @@ class Pipeline:
         """Say what a conversion takes; see `wizard_edge.conversion.Convert`."""
         from wizard_edge_converters import pipeline
         from wizard_edge_converters.sources import open_source
-        from wizard_edge_converters.speed import expected_seconds
         from wizard_edge_converters.type_rules import read_rules
 
         with open_source(source, recipe.base, environ=self.environ) as opened:
@@ -50,23 +51,7 @@ class Pipeline:
             plan = pipeline.plan_checkpoint(
                 opened.checkpoint, opened.title, options, rules
             )
-        return Cost(
-            read_bytes=plan.read_bytes,
-            peak_disk_bytes=plan.peak_disk_bytes,
-            peak_memory_bytes=plan.peak_memory_bytes,
-            quants=tuple(
-                QuantCost(target.quant, target.size, target.tensors)
-                for target in plan.targets
-            ),
-            files=plan.weight_files,
-            seconds=expected_seconds(
-                plan,
-                threads=pipeline.usable_threads(recipe.threads),
-                importance=rules.weights(
-                    tensor for file in plan.files for tensor in file.tensors
-                ),
-            ),
-        )
+        return _cost(plan, recipe, rules)
 
     def convert(
         self,
@@ -113,6 +98,87 @@ class Pipeline:
             split_max_size=recipe.split_max_size,
             overwrite=self.overwrite,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Quantizer:
+    """Quantizes GGUF files; `overwrite` replaces an output that is there.
+
+    What is quantized already becomes another type only with `allow_requantize`.
+    """
+
+    overwrite: bool = False
+    allow_requantize: bool = False
+
+    def estimate(self, source: Path, outputs: Sequence[Path], recipe: Recipe) -> Cost:
+        """Say what quantizing takes; writes nothing. Raises: as `quantize`."""
+        from wizard_edge_converters.requantize import plan_file
+        from wizard_edge_converters.type_rules import read_rules
+
+        plan = plan_file(
+            source,
+            outputs,
+            self._options(recipe),
+            allow_requantize=self.allow_requantize,
+        )
+        return _cost(plan, recipe, read_rules(recipe.rules))
+
+    def quantize(
+        self,
+        source: Path,
+        outputs: Sequence[Path],
+        recipe: Recipe,
+        *,
+        progress: Progress,
+    ) -> tuple[Converted, ...]:
+        """Write one GGUF file, or its parts, for each quant of the recipe.
+
+        Raises: as `requantize.quantize_file`.
+        """
+        from wizard_edge_converters.requantize import quantize_file
+
+        done = quantize_file(
+            source,
+            outputs,
+            self._options(recipe),
+            allow_requantize=self.allow_requantize,
+            progress=progress,
+        )
+        return tuple(_converted(made, done, None) for made in done.made)
+
+    def _options(self, recipe: Recipe) -> ConvertOptions:
+        from wizard_edge_converters.pipeline import ConvertOptions
+
+        return ConvertOptions(
+            quants=recipe.quants,
+            threads=recipe.threads,
+            rules=recipe.rules,
+            split_max_size=recipe.split_max_size,
+            overwrite=self.overwrite,
+        )
+
+
+def _cost(plan: Plan, recipe: Recipe, rules: TypeRules) -> Cost:
+    from wizard_edge_converters.pipeline import usable_threads
+    from wizard_edge_converters.speed import expected_seconds
+
+    return Cost(
+        read_bytes=plan.read_bytes,
+        peak_disk_bytes=plan.peak_disk_bytes,
+        peak_memory_bytes=plan.peak_memory_bytes,
+        quants=tuple(
+            QuantCost(target.quant, target.size, target.tensors)
+            for target in plan.targets
+        ),
+        files=plan.weight_files,
+        seconds=expected_seconds(
+            plan,
+            threads=usable_threads(recipe.threads),
+            importance=rules.weights(
+                tensor for file in plan.files for tensor in file.tensors
+            ),
+        ),
+    )
 
 
 def _converted(made: Made, done: Conversion, revision: CommitId | None) -> Converted:

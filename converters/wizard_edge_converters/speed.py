@@ -19,7 +19,7 @@ import numpy as np
 from wizard_edge.gguf_types import GgmlType, row_size
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.plan import BLOCK_ELEMENTS, Block, Plan, Step
-from wizard_edge_converters.quantize import Weights, as_stored, encode_block
+from wizard_edge_converters.quantize import Weights, encode_block, encode_rows
 
 BUDGET_S = 2.0
 # Less than a block: a small machine takes 0.3 s for one of the slowest types.
@@ -94,7 +94,9 @@ def _rate(
 def _random(source: StoredTensor, rows: int, columns: int) -> bytes:
     """Return rows of small random numbers as they would be stored."""
     numbers = np.random.default_rng(0).standard_normal((rows, columns), np.float32)
-    data = as_stored(numbers * np.float32(0.02), source.type)
+    # Some types of a GGUF source cannot be made without importance.
+    equal = np.ones(columns, np.float32)
+    data = encode_rows(numbers * np.float32(0.02), source.type, equal).tobytes()
     assert len(data) == rows * row_size(source.type, columns)
     return data
 

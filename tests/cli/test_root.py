@@ -34,6 +34,7 @@ Commands:
   convert     Convert original weights to a GGUF file
   imatrix     Compute an importance matrix from a text
   eval        Measure how well a model predicts a text
+  quantize    Quantize a GGUF file to other types
   config      Show or change settings
   completion  Write the completion script for a shell
 

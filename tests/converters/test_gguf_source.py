@@ -31,7 +31,7 @@ from wizard_edge.progress import ProgressEvent
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.gguf_source import GgufCheckpoint, open_gguf
 from wizard_edge_converters.pipeline import Conversion, ConvertOptions
-from wizard_edge_converters.requantize import output_paths, plan_file, quantize_file
+from wizard_edge_converters.requantize import plan_file, quantize_file
 
 Convert = Callable[[str, str], Converted]
 
@@ -73,7 +73,7 @@ def quantize(
     )
     return quantize_file(
         source,
-        output_paths(output, options.quants),
+        [output.with_name(output.name.replace("{quant}", q)) for q in quants],
         options,
         allow_requantize=allow_requantize,
     )
@@ -296,12 +296,21 @@ def test_a_dry_run_plans_the_size_to_the_byte(
 ) -> None:
     source = converted("gqa", "F16").path
 
-    plan = plan_file(source, ConvertOptions(("Q4_K_M",)))
+    plan = plan_file(source, [tmp_path / "out.gguf"], ConvertOptions(("Q4_K_M",)))
     done = quantize(source, tmp_path / "out.gguf", "Q4_K_M")
 
     assert plan.read_bytes == source.stat().st_size
     assert plan.targets[0].size == done.made[0].path.stat().st_size
     assert plan.targets[0].tensors == done.plan.targets[0].tensors
+
+
+def test_a_quant_that_needs_an_importance_matrix_is_refused(
+    converted: Convert, tmp_path: Path
+) -> None:
+    with pytest.raises(CannotConvert, match="IQ2_XXS needs an importance matrix"):
+        quantize(converted("gqa", "F16").path, tmp_path / "out.gguf", "IQ2_XXS")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def a_copy(converted: Convert, tmp_path: Path) -> Path:
@@ -347,13 +356,6 @@ def test_a_part_of_the_source_is_never_an_output(
         )
 
     assert [part.read_bytes() for part in parts] == before
-
-
-def test_several_quants_need_a_place_in_the_name(
-    converted: Convert, tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match="cannot be 2 files"):
-        quantize(converted("gqa", "F16").path, tmp_path / "o.gguf", "Q8_0", "Q4_0")
 
 
 @pytest.mark.parametrize("stage", ["convert", "verify"])

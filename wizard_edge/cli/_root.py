@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convert", "Convert original weights to a GGUF file"),
     "imatrix": ("imatrix", "Compute an importance matrix from a text"),
     "eval": ("eval", "Measure how well a model predicts a text"),
+    "quantize": ("quantize", "Quantize a GGUF file to other types"),
     "config": ("config", "Show or change settings"),
     "completion": ("completion", "Write the completion script for a shell"),
 }
