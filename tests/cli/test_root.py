@@ -35,6 +35,7 @@ Commands:
   imatrix     Compute an importance matrix from a text
   eval        Measure how well a model predicts a text
   quantize    Quantize a GGUF file to other types
+  import      Bring a GGUF file into the store
   config      Show or change settings
   completion  Write the completion script for a shell
 

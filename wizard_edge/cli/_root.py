@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "imatrix": ("imatrix", "Compute an importance matrix from a text"),
     "eval": ("eval", "Measure how well a model predicts a text"),
     "quantize": ("quantize", "Quantize a GGUF file to other types"),
+    "import": ("import_", "Bring a GGUF file into the store"),
     "config": ("config", "Show or change settings"),
     "completion": ("completion", "Write the completion script for a shell"),
 }

@@ -1,0 +1,59 @@
+"""`wizard-edge import`: a GGUF file that is here already, into the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._options import template_option
+from wizard_edge.cli._stored import show_stored
+
+_EPILOG = """\
+FILE is copied. It is a GGUF file, the first part of a split one
+(NAME-00001-of-00003.gguf), or one of the pieces that a file was cut into
+(NAME.gguf-split-a, NAME.gguf.part1of2), which are joined. What the catalogue knows by
+its hash gets the name, template and licences of its model.
+"""
+
+
+@click.command(
+    "import",
+    cls=Command,
+    help="Bring a GGUF file into the store",
+    epilog=_EPILOG,
+)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--name", metavar="NAME", help="Name the model (default: what it is known as)"
+)
+@template_option("Record this prompt template (default: what is known)")
+@click.option(
+    "--license",
+    "licenses",
+    multiple=True,
+    metavar="ID",
+    help="Record this licence, repeatable (default: what is known)",
+)
+@json_option
+@pass_app
+def command(
+    app: App,
+    file: Path,
+    name: str | None,
+    template: str | None,
+    licenses: tuple[str, ...],
+) -> None:
+    from wizard_edge.service.imports import import_file
+
+    with app.output.progress() as progress:
+        stored = import_file(
+            app.installation,
+            file,
+            name=name,
+            template=template,
+            licenses=licenses,
+            progress=progress,
+        )
+    show_stored(app.output, [stored])
