@@ -92,9 +92,8 @@ def find_pieces(path: Path) -> Pieces | None:
     """
     if match := _LETTERED.fullmatch(path.name):
         names = [f"{match['whole']}-split-{letter}" for letter in ascii_lowercase]
-        there = [name for name in names if path.with_name(name).exists()]
-        # Up to the last there is: a hole before it is found below.
-        count = names.index(there[-1]) + 1 if there else 1
+        # Where one is missing before the last, it is among the first so many.
+        count = sum(path.with_name(name).exists() for name in names)
     elif match := _NUMBERED.fullmatch(path.name):
         count = int(match["count"])
         names = [f"{match['whole']}.part{n}of{count}" for n in range(1, count + 1)]

@@ -14,7 +14,16 @@ import pytest
 
 from tests.converters.comparison import read_metadata, tensor_differences
 from tests.converters.running import Converted
-from tests.gguf_files import Entry, GgufFile, Tensor, array, f32, small_llama, u32
+from tests.gguf_files import (
+    Entry,
+    GgufFile,
+    Tensor,
+    array,
+    f32,
+    small_llama,
+    small_starcoder,
+    u32,
+)
 from tests.gguf_files import string as text
 from wizard_edge._llama.library import load
 from wizard_edge.errors import (
@@ -162,7 +171,8 @@ def mixture() -> GgufFile:
     return file
 
 
-@pytest.mark.parametrize("quant", ["Q8_0", "Q4_0", "F32"])
+# The matrix that chooses experts stays F32 in all.
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_0", "F32", "F16", "BF16"])
 def test_experts_equal_those_of_llama_cpp(quant: str, tmp_path: Path) -> None:
     source = with_data(mixture(), tmp_path / "experts.gguf")
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
@@ -172,6 +182,19 @@ def test_experts_equal_those_of_llama_cpp(quant: str, tmp_path: Path) -> None:
     quantize_theirs(source, theirs, quant)
     assert tensor_differences(ours, theirs) == []
     assert read_header(ours).tensors[0].shape == read_header(theirs).tensors[0].shape
+
+
+@pytest.mark.parametrize("quant", ["F16", "Q8_0"])
+def test_a_starcoder_equals_that_of_llama_cpp(quant: str, tmp_path: Path) -> None:
+    """Its learned positions keep the type they have in the source."""
+    source = with_data(small_starcoder(), tmp_path / "starcoder.gguf")
+    ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+
+    quantize(source, ours, quant)
+
+    quantize_theirs(source, theirs, quant)
+    assert tensor_differences(ours, theirs) == []
+    assert encoded(ours) == encoded(theirs)
 
 
 def numbers(kind: ValueType, code: str, *values: float) -> Entry:
@@ -278,15 +301,16 @@ def test_what_has_the_wanted_type_is_copied(converted: Convert, tmp_path: Path) 
     assert done.made[0].deviations == {}
 
 
+@pytest.mark.parametrize(("quant", "kind"), [("Q4_0", "Q6_K"), ("F16", "F16")])
 def test_a_second_loss_needs_to_be_asked_for(
-    converted: Convert, tmp_path: Path
+    quant: str, kind: str, converted: Convert, tmp_path: Path
 ) -> None:
     source = converted("gqa", "Q8_0").path
 
     with pytest.raises(CannotConvert) as caught:
-        quantize(source, tmp_path / "out.gguf", "Q4_0")
+        quantize(source, tmp_path / "out.gguf", quant)
 
-    assert "is Q8_0 already: making it Q6_K loses twice" in caught.value.message
+    assert f"is Q8_0 already: making it {kind} loses twice" in caught.value.message
     assert "--allow-requantize" in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []
 
@@ -340,6 +364,30 @@ def test_the_source_is_never_the_output(
 
     assert caught.value.message == f"the output is the source: {output}"
     assert source.read_bytes() == content
+
+
+def test_that_the_source_is_the_output_comes_before_all_else(
+    converted: Convert,
+) -> None:
+    source = converted("gqa", "Q8_0").path
+
+    with pytest.raises(UsageError, match="the output is the source"):
+        quantize(source, source, "Q4_0", overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0"])
+def test_blocks_are_read_where_they_lie(
+    kind: str, converted: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = converted("gqa", kind).path
+    whole = quantize(source, tmp_path / "1.gguf", "Q4_0", allow_requantize=True)
+
+    monkeypatch.setattr("wizard_edge_converters.plan.BLOCK_ELEMENTS", 1024)
+    cut = quantize(source, tmp_path / "2.gguf", "Q4_0", allow_requantize=True)
+
+    assert max(step.block_count for step in whole.plan.steps) == 1
+    assert max(step.block_count for step in cut.plan.steps) > 64
+    assert tensor_differences(cut.made[0].path, whole.made[0].path) == []
 
 
 def test_a_part_of_the_source_is_never_an_output(
