@@ -7,11 +7,14 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from tests.converters import test_imatrix_quants as imatrix_quants
 from tests.converters.comparison import read_metadata, tensor_differences
 from tests.converters.running import Converted
 from tests.gguf_files import (
@@ -25,7 +28,9 @@ from tests.gguf_files import (
     u32,
 )
 from tests.gguf_files import string as text
+from tests.llama.models import ModelShape, write_random
 from wizard_edge._llama.library import load
+from wizard_edge.conversion import QuantRules
 from wizard_edge.errors import (
     CannotConvert,
     Corrupt,
@@ -39,6 +44,7 @@ from wizard_edge.gguf_types import FileType, GgmlType, ValueType
 from wizard_edge.progress import ProgressEvent
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.gguf_source import GgufCheckpoint, open_gguf
+from wizard_edge_converters.imatrix import read_imatrix
 from wizard_edge_converters.pipeline import Conversion, ConvertOptions
 from wizard_edge_converters.requantize import plan_file, quantize_file
 
@@ -182,6 +188,70 @@ def test_experts_equal_those_of_llama_cpp(quant: str, tmp_path: Path) -> None:
     quantize_theirs(source, theirs, quant)
     assert tensor_differences(ours, theirs) == []
     assert read_header(ours).tensors[0].shape == read_header(theirs).tensors[0].shape
+
+
+def write_legacy_imatrix(path: Path, values: dict[str, NDArray[np.float32]]) -> Path:
+    """Write the older form: a count, then names, calls, sizes and numbers.
+
+    Source: llama.cpp 0c1e57098, tools/quantize/quantize.cpp, `load_legacy_imatrix`.
+    """
+    data = struct.pack("<i", len(values))
+    for name, numbers in values.items():
+        data += struct.pack("<i", len(name)) + name.encode()
+        data += struct.pack("<ii", 1, len(numbers)) + numbers.tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def test_importance_counts_expert_by_expert(tmp_path: Path) -> None:
+    shape = ModelShape(width=256, blocks=1, experts=EXPERTS)
+    source = write_random(tmp_path / "source.gguf", shape.build())
+    random = np.random.RandomState(3)
+    values = {
+        tensor.name: random.gamma(
+            0.5, size=tensor.shape[0] * prod(tensor.shape[2:])
+        ).astype("<f4")
+        for tensor in read_header(source).tensors
+        if tensor.name.startswith("blk.") and len(tensor.shape) > 1
+    }
+    matrix = write_legacy_imatrix(tmp_path / "imatrix.dat", values)
+    ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+    rules = QuantRules(importance=matrix)
+
+    quantize_file(source, [ours], ConvertOptions(("Q2_K_S",), threads=2, rules=rules))
+    # Its metadata name the matrix of before: the new one takes their place.
+    again = quantize_file(
+        ours, [tmp_path / "again.gguf"], ConvertOptions(("Q2_K_S",), rules=rules)
+    )
+
+    model = imatrix_quants.Model(source, read_imatrix(matrix))
+    assert imatrix_quants.quantize_theirs(model, theirs, "Q2_K_S") == 0
+    assert tensor_differences(ours, theirs) == []
+    assert tensor_differences(again.made[0].path, theirs) == []
+    notes = [key for key in read_metadata(ours) if key.startswith("quantize.imatrix.")]
+    assert notes
+    assert notes == [
+        key
+        for key in read_metadata(again.made[0].path)
+        if key.startswith("quantize.imatrix.")
+    ]
+
+
+def test_rules_of_types_are_those_of_llama_cpp(
+    converted: Convert, tmp_path: Path
+) -> None:
+    source = converted("gqa", "F16").path
+    rules = QuantRules(output_type="Q8_0", pure=True)
+
+    done = quantize_file(
+        source,
+        [tmp_path / "out.gguf"],
+        ConvertOptions(("Q4_0",), threads=2, rules=rules),
+    )
+
+    types = {t.name: t.type.name for t in read_header(done.made[0].path).tensors}
+    assert types["output.weight"] == "Q8_0"
+    assert {kind for name, kind in types.items() if "attn_q.weight" in name} == {"Q4_0"}
 
 
 @pytest.mark.parametrize("quant", ["F16", "Q8_0"])
