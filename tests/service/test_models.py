@@ -49,6 +49,7 @@ def test_a_row_says_what_the_receipt_says(tmp_path: Path) -> None:
             parameters=receipt.parameters,
             created="2026-01-02T03:04:05Z",
             problem=None,
+            quality={"rms_error.F16": 0.5},
         )
     ]
 
