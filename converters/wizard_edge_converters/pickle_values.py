@@ -21,9 +21,12 @@ from dataclasses import dataclass
 
 from wizard_edge.gguf_types import GgmlType
 
-MAX_SIZE = 16 << 20
-MAX_OPCODES = 1 << 21
+# Our own bounds: torch writes about 40 opcodes and 250 bytes for each tensor, and no
+# file of the family has more than 1,000. An opcode costs up to 150 bytes of memory.
+MAX_SIZE = 4 << 20
+MAX_OPCODES = 1 << 18
 MAX_TEXT = 1 << 12
+_MAX_COUNT = 1 << 48
 
 STORAGE_TYPES: Mapping[tuple[str, str], GgmlType] = {
     ("torch", "FloatStorage"): GgmlType.F32,
@@ -265,8 +268,8 @@ def _storage(value: object) -> StorageRef:
     storage_type = STORAGE_TYPES.get((kind.module, kind.name))
     if storage_type is None:
         raise PickleRefused(f"storages of {kind.module}.{kind.name} cannot be read")
-    if isinstance(length, bool) or length < 0:
-        raise PickleRefused(f"a storage of {length} elements")
+    if type(length) is not int or not 0 <= length < _MAX_COUNT:
+        raise PickleRefused("a storage whose length makes no sense")
     return StorageRef(storage_type, key, length)
 
 
@@ -276,14 +279,15 @@ def _tensor(arguments: tuple[object, ...]) -> TensorRef:
         case (StorageRef() as storage, int() as offset, tuple() as shape, tuple() as s):
             if len(arguments) in (6, 7):
                 sizes, strides = _sizes(shape), _sizes(s)
-                if type(offset) is int and offset >= 0 and len(sizes) == len(strides):
+                is_place = type(offset) is int and 0 <= offset < _MAX_COUNT
+                if is_place and len(sizes) == len(strides):
                     return TensorRef(storage, offset, sizes, strides)
     raise PickleRefused("a tensor that makes no sense")
 
 
 def _sizes(values: tuple[object, ...]) -> tuple[int, ...]:
     sizes = tuple(
-        value for value in values if type(value) is int and 0 <= value < 1 << 48
+        value for value in values if type(value) is int and 0 <= value < _MAX_COUNT
     )
     if len(sizes) != len(values) or len(sizes) > 8:
         raise PickleRefused("a shape or stride that makes no sense")

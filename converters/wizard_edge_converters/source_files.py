@@ -17,6 +17,10 @@ from wizard_edge.files import open_regular
 from wizard_edge.names import RelPath
 from wizard_edge.receipts import Check, CheckedFile
 
+# Our own bounds on JSON, which takes ten times its size and more when it is read: the
+# fullest file of the family, StarCoder's tokenizer.json, has 150,000 values.
+MAX_VALUES = 1 << 19
+MAX_DEPTH = 32
 # A git-lfs checkout without its content leaves a text of about 130 bytes instead.
 # Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs"
@@ -165,8 +169,13 @@ def read_small(path: Path, *, limit: int) -> bytes | None:
 def parse_json(data: bytes, label: str) -> dict[str, object]:
     """Decode a JSON object; `label` names the file in errors.
 
-    Raises: Corrupt for bad JSON, a key that is there twice, NaN and infinities.
+    Raises: Corrupt for bad JSON, a key that is there twice, NaN and infinities, more
+    than `MAX_VALUES` values, values inside each other more than `MAX_DEPTH` deep.
     """
+    # Counted before anything is made of them; letters in texts count as well.
+    values = sum(map(data.count, (b",", b"[", b"{")))
+    if values > MAX_VALUES:
+        raise Corrupt(label, f"has {values} values, at most {MAX_VALUES} are expected")
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -181,7 +190,24 @@ def parse_json(data: bytes, label: str) -> dict[str, object]:
         raise Corrupt(label, f"is not valid JSON: {err}") from err
     if not isinstance(value, dict):
         raise Corrupt(label, "is not a JSON object")
+    if not _is_shallow(value):
+        raise Corrupt(label, "is nested too deeply")
     return value
+
+
+def _is_shallow(value: object) -> bool:
+    """Whether a decoded value can be shown and walked without running out of stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        groups = [item for item in level if isinstance(item, dict | list)]
+        if not groups:
+            return True
+        level = [
+            item
+            for group in groups
+            for item in (group.values() if isinstance(group, dict) else group)
+        ]
+    return False
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

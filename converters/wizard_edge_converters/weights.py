@@ -25,6 +25,8 @@ from wizard_edge_converters.torch_zip import TorchFile
 # ten times its size in memory.
 MAX_SIDE_FILE = 16 << 20
 MAX_TENSORS = 1 << 16
+# All are open at once; the largest checkpoint of the family has 29.
+MAX_FILES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ def _read_index(label: str, data: bytes) -> dict[str, set[str]]:
                 where="weight_map",
             ) from err
         expected.setdefault(name, set()).add(tensor)
+    if len(expected) > MAX_FILES:
+        raise Corrupt(label, f"names {len(expected)} files, at most {MAX_FILES}")
     return dict(sorted(expected.items()))
 
 

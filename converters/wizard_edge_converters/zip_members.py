@@ -18,8 +18,8 @@ from typing import NamedTuple
 _END_MARK = b"PK\x05\x06"
 
 # Our own bounds: a shard of the largest WizardLM has about 300 members.
-MAX_MEMBERS = 1 << 16
-MAX_DIRECTORY = 16 << 20
+MAX_MEMBERS = 1 << 14
+MAX_DIRECTORY = 4 << 20
 MAX_NAME = 1 << 10
 
 _END = struct.Struct("<4s4H2IH")
@@ -103,6 +103,8 @@ def read_members(read: Read, file_size: int) -> dict[str, Member]:
         _read_entries(read(directory.offset, directory.size), directory.count),
         key=lambda entry: entry.header_offset,
     )
+    if not entries:
+        raise BadZip("no members")
     members: dict[str, Member] = {}
     limits = [entry.header_offset for entry in entries[1:]] + [directory.offset]
     for entry, limit in zip(entries, limits, strict=True):

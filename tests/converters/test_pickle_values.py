@@ -228,7 +228,7 @@ def test_only_our_error_escapes_from_changed_bytes() -> None:
 
 
 def test_shapes_are_tuples_of_counts() -> None:
-    huge = tensor_pickle("0", "F16", (1 << 50,))
+    huge = tensor_pickle("0", "F16", (1 << 50,), length=1)
 
     with pytest.raises(PickleRefused, match="shape"):
         read_state_dict(PROTO + b"}" + text("a") + huge + b"s.")

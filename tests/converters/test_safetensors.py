@@ -92,6 +92,8 @@ BAD_TEXT = {
     "key-twice": '{"a":%s,"a":%s}' % ((json.dumps(entry(0, 4)),) * 2),
     "inner-key-twice": '{"a":{"dtype":"F16","dtype":"F16"}}',
     "nested": "[" * 100_000,
+    "nested-a-little": '{"a":' + "[" * 40 + "]" * 40 + "}",
+    "half-a-million-values": '{"a":[' + "[]," * 500_000 + "[]]}",
     "list": "[]",
     "not-a-number": '{"a": NaN}',
     "long-number": '{"a": ' + "9" * 10_000 + "}",

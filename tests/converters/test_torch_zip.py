@@ -177,6 +177,12 @@ def test_a_pickle_that_calls_is_refused(path: Path, tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+def test_an_empty_zip_is_refused(path: Path) -> None:
+    rebuild(path, lambda archive, pickled: None)
+
+    assert "no members" in problem(path)
+
+
 def test_old_torch_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "old.bin"
     path.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.")
