@@ -96,6 +96,7 @@ def write_tensors(
                     wait()
             while running:
                 wait()
+            collected.finish()
         except BaseException:
             for _, future in running:
                 future.cancel()
@@ -136,7 +137,14 @@ class _Collected:
         )
         self._blocks = []
         if self._syncing and (self._sync is None or self._sync.done()):
+            self.finish()
             self._sync = self._syncing.submit(self._work.sync)
+
+    def finish(self) -> None:
+        """Wait for the disk. Raises: OSError where it did not take all bytes."""
+        # The system tells it once: a later fsync of the same bytes succeeds.
+        if self._sync is not None:
+            self._sync.result()
 
     def close(self) -> None:
         if self._syncing:

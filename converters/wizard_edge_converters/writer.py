@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 # What the file system itself may need beside the bytes of the file.
 DISK_RESERVE = 1 << 20
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# FAT32 takes 4 GiB at most.
+_FILE_TOO_LARGE = (
+    "this file system, or a limit of yours, takes no file of that size: "
+    "--split-max-size makes several"
+)
+
 
 class PartFile:
     """A file that is being written; `write` may be called from several threads."""
@@ -46,7 +53,10 @@ class PartFile:
         os.ftruncate(self._descriptor, self.size)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Write all of `data` at `offset`. Raises: NotEnough when the disk is full."""
+        """Write all of `data` at `offset`.
+
+        Raises: NotEnough when the disk is full; Corrupt when it fails.
+        """
         rest = memoryview(data)
         try:
             while rest:
@@ -54,7 +64,9 @@ class PartFile:
                 offset += written
                 rest = rest[written:]
         except OSError as err:
-            _refuse_full_disk(self.path, len(rest), err)
+            # What one piece lacks is not what the file lacks.
+            missing = max(self.size - _allocated(self.path), len(rest))
+            _translate(self.path, missing, err)
 
     def sync(self) -> None:
         """Have what was written on the disk."""
@@ -128,8 +140,8 @@ def replacing(
     `key` tells plans apart. `folder` is where the parts lie, on the file system of
     the outputs; None means beside them. After an error all is removed, or with `keep`
     left for the next run, unless bytes were found to be wrong.
-    Raises: NotEnough; Refused when the folder cannot be written to, or another
-    process makes the same files.
+    Raises: NotEnough; Corrupt when the disk fails; Refused when the folder cannot be
+    written to, or another process makes the same files.
     """
     paths = [
         _part_path(output, key, number, folder) for number, output in enumerate(outputs)
@@ -157,7 +169,9 @@ def replacing(
             keep = False
             raise
         except OSError as err:
-            _refuse_full_disk(paths[0], sum(sizes), err)
+            # What the system says is written may not be on a disk that fails.
+            keep = keep and err.errno != errno.EIO
+            _translate(paths[0], sum(sizes), err)
         finally:
             if done or not keep:
                 for path in (*paths, journal_path):
@@ -197,6 +211,8 @@ def _acquire(lock: BaseFileLock, output: Path) -> None:
     except TimeoutError:
         raise
     except OSError as err:
+        if err.errno in (*_FULL, errno.EIO):
+            _translate(output, 1, err)
         raise Refused(
             f"cannot write in {output.parent}: {err.strerror}",
             hint="check who owns the folder, or choose another",
@@ -221,9 +237,19 @@ def _allocated(path: Path) -> int:
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
-def _refuse_full_disk(path: Path, needed: int, err: OSError) -> NoReturn:
-    """Turn "no space left" into our error; raise any other as it is."""
-    if err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+def _translate(path: Path, needed: int, err: OSError) -> NoReturn:
+    """Turn a disk that is full or fails into our error; raise any other as it is."""
+    if err.errno == errno.EIO:
+        raise Corrupt(
+            path,
+            f"cannot be written: {err.strerror}",
+            hint="the disk may be failing: choose another",
+        ) from err
+    if err.errno not in _FULL:
         raise err
-    free = shutil.disk_usage(path.parent).free
-    raise NotEnough(f"disk in {path.parent}", needed=needed, free=free) from err
+    raise NotEnough(
+        f"disk in {path.parent}",
+        needed=needed,
+        free=shutil.disk_usage(path.parent).free,
+        hint=_FILE_TOO_LARGE if err.errno == errno.EFBIG else None,
+    ) from err
