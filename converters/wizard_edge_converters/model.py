@@ -99,12 +99,13 @@ def read_model(checkpoint: Checkpoint, provenance: Provenance) -> Model:
     Raises: CannotConvert; Corrupt naming file and key or tensor.
     """
     hparams = read_hparams(checkpoint)
+    # Before the vocabulary, which has as many rows as the config claims.
+    matches = match_tensors(tensor_rules(hparams), checkpoint.tensors, checkpoint.name)
     vocabulary = read_vocabulary(checkpoint, hparams)
     if provenance.template is not None:
         # What the model was trained on counts before what its files say.
         jinja = find_template(provenance.template).jinja
         vocabulary = replace(vocabulary, chat_template=jinja)
-    matches = match_tensors(tensor_rules(hparams), checkpoint.tensors, checkpoint.name)
     parameters = _count_parameters(matches)
     matrix = lossless_type(matches)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from threading import Lock
 from typing import NoReturn, Protocol, Self
@@ -21,6 +22,8 @@ from wizard_edge.receipts import Check, CheckedFile
 # fullest file of the family, StarCoder's tokenizer.json, has 150,000 values.
 MAX_VALUES = 1 << 19
 MAX_DEPTH = 32
+# JSON can spell half of a pair, which no text is made of.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # A git-lfs checkout without its content leaves a text of about 130 bytes instead.
 # Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _LFS_POINTER = b"version https://git-lfs"
@@ -169,8 +172,8 @@ def read_small(path: Path, *, limit: int) -> bytes | None:
 def parse_json(data: bytes, label: str) -> dict[str, object]:
     """Decode a JSON object; `label` names the file in errors.
 
-    Raises: Corrupt for bad JSON, a key that is there twice, NaN and infinities, more
-    than `MAX_VALUES` values, values inside each other more than `MAX_DEPTH` deep.
+    Raises: Corrupt for bad JSON, a key that is there twice, NaN and infinities, half
+    of a letter, more than `MAX_VALUES` values, or more than `MAX_DEPTH` levels.
     """
     # Counted before anything is made of them; letters in texts count as well.
     values = sum(map(data.count, (b",", b"[", b"{")))
@@ -192,7 +195,18 @@ def parse_json(data: bytes, label: str) -> dict[str, object]:
         raise Corrupt(label, "is not a JSON object")
     if not _is_shallow(value):
         raise Corrupt(label, "is nested too deeply")
+    if _SURROGATE.search(data) and not _is_text(value):
+        raise Corrupt(label, "holds half of a surrogate pair: no Unicode text")
     return value
+
+
+def _is_text(value: object) -> bool:
+    """Whether all texts in a decoded value can be written again."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_shallow(value: object) -> bool:

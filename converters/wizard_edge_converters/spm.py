@@ -11,6 +11,7 @@ conversion/llama.py (`set_vocab`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 
 # The SentencePiece processor comes from a package without annotations.
 from typing import Any
@@ -86,6 +87,8 @@ def _put_pieces(rows: Rows, data: bytes, label: str) -> dict[str, int]:
                 left_out = model.vocab_size() - index
                 rows.note(f"{MODEL} has {left_out} pieces more than the embedding")
                 break
+            if not isfinite(piece[1]):
+                raise Corrupt(label, f"the score of piece {index} is {piece[1]}")
             rows.put(index, *piece)
         ids = {
             "bos": model.bos_id(),

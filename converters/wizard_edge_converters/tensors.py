@@ -78,15 +78,15 @@ def match_tensors(
         rule = by_source.pop(name, None)
         if rule is None:
             raise CannotConvert(
-                f"{label} has the tensor {shown(name)}, which has no place in a "
-                "model of this config"
+                f"{label} has the tensor {shown(name)} in {tensor.file}, which has no "
+                "place in a model of this config"
             )
         if tensor.shape != rule.shape:
             raise Corrupt(
                 label,
                 f"has the shape {_shape(tensor.shape)}, "
                 f"by its config it should have {_shape(rule.shape)}",
-                where=f"tensor {name}",
+                where=f"tensor {name} in {tensor.file}",
             )
         matches.append(Match(rule, tensor))
     missing = [rule.source for rule in by_source.values() if rule.required]

@@ -94,6 +94,7 @@ BAD_TEXT = {
     "nested": "[" * 100_000,
     "nested-a-little": '{"a":' + "[" * 40 + "]" * 40 + "}",
     "half-a-million-values": '{"a":[' + "[]," * 500_000 + "[]]}",
+    "half-a-letter": '{"__metadata__":{"a":"\\ud800"}}',
     "list": "[]",
     "not-a-number": '{"a": NaN}',
     "long-number": '{"a": ' + "9" * 10_000 + "}",
