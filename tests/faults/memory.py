@@ -29,10 +29,13 @@ class Bytes:
             raise Corrupt(self.path, f"ends after {self.size} bytes")
         return data
 
+    def peek(self, offset: int, size: int) -> bytes:
+        return self.read(offset, size)
+
     def mark(self) -> str:
         return ""
 
-    def resume(self, mark: str) -> None:
+    def resume(self, mark: str, *, sums: bool) -> None:
         """Do nothing: all is there."""
 
     def finish(self, *, sums: bool) -> CheckedFile:

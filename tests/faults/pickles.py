@@ -41,6 +41,7 @@ class Trap:
 _CALLABLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("os", "system"): ("{touch}",),
     ("posix", "system"): ("{touch}",),
+    ("builtins", "exec"): ("{code}",),
     ("nt", "system"): ("{touch}",),
     ("os", "popen"): ("{touch}",),
     ("os", "execvp"): ("touch",),
@@ -51,7 +52,6 @@ _CALLABLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("subprocess", "check_output"): ("{touch}",),
     ("commands", "getoutput"): ("{touch}",),
     ("builtins", "eval"): ("{code}",),
-    ("builtins", "exec"): ("{code}",),
     ("builtins", "compile"): ("{code}", "x", "exec"),
     ("builtins", "open"): ("{file}", "w"),
     ("builtins", "getattr"): ("x", "__class__"),

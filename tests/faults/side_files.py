@@ -313,7 +313,7 @@ def hostile_vocabularies() -> dict[str, Spoilt]:
         f"{PIECES}: {title}": Spoilt(
             PIECES,
             data,
-            "score" if title.startswith("a score") else PIECES,
+            PIECES,
             is_harmless=title in harmless,
         )
         for title, data in bodies.items()

@@ -23,7 +23,7 @@ from wizard_edge_converters.directory import Directory
 from wizard_edge_converters.pipeline import (
     ConvertOptions,
     convert_checkpoint,
-    plan_directory,
+    plan_source,
 )
 from wizard_edge_converters.weights import open_weights
 from wizard_edge_converters.writer import DISK_RESERVE
@@ -175,7 +175,7 @@ runpy.run_module("wizard_edge", run_name="__main__")
 def test_a_limit_on_file_sizes_ends_the_program_with_7(
     part: float, source: Path, output: Path
 ) -> None:
-    size = plan_directory(source, OPTIONS).output_bytes
+    size = plan_source(source, OPTIONS).output_bytes
     words = ["convert", str(source), "-q", "F16", "-o", str(output), "--overwrite"]
 
     done = subprocess.run(
@@ -216,7 +216,7 @@ def test_disks_of_every_size_are_too_small_or_enough(
     larger: Path, tmp_path: Path
 ) -> None:
     """From nothing to 10% more than is needed; what is refused leaves it empty."""
-    needed = plan_directory(larger, OPTIONS).output_bytes + DISK_RESERVE
+    needed = plan_source(larger, OPTIONS).output_bytes + DISK_RESERVE
     sizes = [needed * 11 // 10 * step // STEPS for step in range(1, STEPS + 1)]
     ends = []
     for size in sizes:
@@ -264,7 +264,7 @@ class Neighbour:
 def test_a_disk_that_others_fill_meanwhile_is_told(
     larger: Path, tmp_path: Path
 ) -> None:
-    size = plan_directory(larger, OPTIONS).output_bytes + DISK_RESERVE + (1 << 20)
+    size = plan_source(larger, OPTIONS).output_bytes + DISK_RESERVE + (1 << 20)
     with small_disk(tmp_path / "disk", size) as disk:
         counting = Neighbour(disk / "ballast", 0)
         assert convert_to(disk / "model.gguf", larger, counting) is None
