@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install dev check vocabularies sources reference bench docs clean
+.PHONY: demo test install dev check vocabularies sources reference bench faults docs clean
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -43,6 +43,11 @@ bench: dev
 	$(BIN)/python -m tests.benchmarks.startup --program $(BIN)/wizard-edge
 	$(BIN)/python -m tests.benchmarks.gguf
 	$(BIN)/python -m tests.benchmarks.settings
+
+# The fault campaigns in full, of which the test suite runs a small part: minutes each.
+faults: dev
+	$(BIN)/python -m tests.faults.converter_inputs --full
+	$(BIN)/python -m tests.faults.conversion_kills --points 50
 
 # Writes what is generated: the command reference.
 docs: dev
