@@ -48,6 +48,7 @@ bench: dev
 faults: dev
 	$(BIN)/python -m tests.faults.converter_inputs --full
 	$(BIN)/python -m tests.faults.conversion_kills --points 50
+	$(BIN)/python -m tests.faults.streamed_kills --kills 100
 
 # Writes what is generated: the command reference.
 docs: dev
