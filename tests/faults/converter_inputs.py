@@ -32,6 +32,7 @@ from typing import Any
 import sentencepiece
 
 from tests.converters.checkpoints import (
+    Shape,
     safetensors_bytes,
     sentencepiece_model,
     tensor_pickle,
@@ -233,10 +234,11 @@ def _plan(files: Mapping[str, bytes]) -> None:
 
 
 @functools.cache
-def _small_files() -> Mapping[str, bytes]:
-    """Return the files of the small checkpoint, in shards with an index."""
+def _small_files(*, bpe: bool = False) -> Mapping[str, bytes]:
+    """Return the files of a small checkpoint, in shards with an index."""
+    shape = _SMALL_BPE if bpe else SMALL
     with tempfile.TemporaryDirectory() as written:
-        path = write_checkpoint(Path(written), SMALL, form="bin", shards=2)
+        path = write_checkpoint(Path(written), shape, form="bin", shards=2)
         return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
@@ -265,11 +267,40 @@ _RICH: Mapping[str, Mapping[str, object]] = {
 }
 
 
+_SMALL_BPE = Shape(
+    hidden=32,
+    inner=64,
+    layers=1,
+    heads=2,
+    kv_heads=1,
+    vocabulary=303,
+    family="starcoder",
+    bpe="all",
+)
+
+
 def _attempt_json(random: Random) -> None:
+    if random.random() < 0.4:
+        _attempt_bpe(random)
+        return
     files = dict(_small_files())
     name = random.choice(_JSON_FILES)
     value = json.loads(files[name]) | _RICH.get(name, {})
     files[name] = mutate_json(random, value)
+    _plan(files)
+
+
+def _attempt_bpe(random: Random) -> None:
+    files = dict(_small_files(bpe=True))
+    # Without tokenizer.json, vocab.json and merges.txt are read.
+    if random.random() < 0.3:
+        del files["tokenizer.json"]
+    names = [name for name in files if name.endswith((".json", ".txt"))]
+    name = random.choice(sorted(names))
+    if name.endswith(".json"):
+        files[name] = mutate_json(random, json.loads(files[name]))
+    else:
+        files[name] = mutate_bytes(random, files[name])
     _plan(files)
 
 
@@ -389,6 +420,7 @@ def run_chunk(
     figure, tally, watch = FIGURES[name], Tally(), Watch()
     # Whatever is imported late is imported now, before it counts as something run.
     _plan(_small_files())
+    _plan(_small_files(bpe=True))
     by_hand = dict(itertools.islice(figure.by_hand().items(), by_hand_count))
     resident = forget_peak()
     for title, attempt in by_hand.items():
