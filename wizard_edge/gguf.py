@@ -46,6 +46,7 @@ __all__ = [
     "KEY_LICENSES",
     "KEY_TEMPLATE",
     "NOT_SAID",
+    "QUALITY_PREFIX",
     "ArrayValue",
     "Field",
     "FileType",
@@ -91,6 +92,7 @@ MAX_ARRAY_LENGTH = 64 << 20
 # ids in one string, separated by spaces.
 KEY_TEMPLATE = "wizard_edge.template"
 KEY_LICENSES = "wizard_edge.licenses"
+QUALITY_PREFIX = "wizard_edge.quality."
 # What stands there when nobody named a template or a licence.
 NOT_SAID = "none"
 
@@ -198,6 +200,15 @@ class Header:
         """The ids of the licences, as our converter writes them."""
         named = self.text(KEY_LICENSES) or NOT_SAID
         return () if named == NOT_SAID else tuple(named.split())
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """The figures that our converter measured, such as `rms_error.Q4_K`."""
+        return {
+            key.removeprefix(QUALITY_PREFIX): value
+            for key, value in self.metadata.items()
+            if key.startswith(QUALITY_PREFIX) and isinstance(value, float)
+        }
 
     @property
     def split(self) -> Split | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from wizard_edge.gguf import DEFAULT_ALIGNMENT, Header, read_fields
+from wizard_edge.gguf import QUALITY_PREFIX as QUALITY_PREFIX
 from wizard_edge.gguf_parts import read_parts
 from wizard_edge.gguf_types import FileType, GgmlType, TensorInfo, ValueType
 from wizard_edge.names import RelPath
@@ -24,7 +25,6 @@ from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import encode_value
 from wizard_edge_converters.metadata import QUANTIZATION_VERSION
 from wizard_edge_converters.model import Model
-from wizard_edge_converters.quality import PREFIX as QUALITY_PREFIX
 from wizard_edge_converters.source_files import SourceFile
 from wizard_edge_converters.tensors import Match, TensorRule
 

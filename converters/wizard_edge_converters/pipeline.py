@@ -39,7 +39,7 @@ from wizard_edge_converters.quality import Deviation, quality_entries
 from wizard_edge_converters.sources import open_source
 from wizard_edge_converters.split import split_paths
 from wizard_edge_converters.type_rules import TypeRules, read_rules
-from wizard_edge_converters.verify import first_damaged, pieces_of, verify_file
+from wizard_edge_converters.verify import Advance, count_sound, pieces_of, verify_file
 from wizard_edge_converters.work import write_tensors
 from wizard_edge_converters.writer import Workplace, check_output, replacing
 
@@ -157,7 +157,8 @@ def convert(
     """Convert original weights to a GGUF file for each quant of the options.
 
     A weight delta needs its base. `environ` says how to reach the hub.
-    Events: `convert` in source bytes, `verify` in output bytes.
+    Events: `check` in bytes that an earlier run left, `convert` in source bytes,
+    `verify` in output bytes.
     Raises: MissingFile; UsageError; Corrupt; CannotConvert for no checkpoint, an
     architecture or a quant that cannot be had; NotEnough before the first byte;
     BackendError. After an error the outputs are as they were before.
@@ -258,8 +259,14 @@ def carry_out(
     ):
         part_paths = [part.path for part in work.parts]
         journal = work.journal
-        sound = first_damaged(plan, journal.progress.steps, part_paths)
-        if sound < len(journal.progress.steps):
+        kept = journal.progress.steps
+        sound = count_sound(
+            plan,
+            kept,
+            part_paths,
+            advance=_counting("check", _size(plan, kept), progress),
+        )
+        if sound < len(kept):
             journal.forget_from(sound)
         write_tensors(
             plan,
@@ -352,13 +359,7 @@ def _verify(
     work: Workplace,
     progress: Progress,
 ) -> list[Sha256]:
-    done, total = 0, plan.output_bytes
-
-    def advance(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(ProgressEvent("verify", done, total))
-
+    advance = _counting("verify", plan.output_bytes, progress)
     return [
         Sha256.parse(
             verify_file(
@@ -367,6 +368,27 @@ def _verify(
         )
         for number, (part, file) in enumerate(zip(work.parts, files, strict=True))
     ]
+
+
+def _counting(stage: str, total: int, progress: Progress) -> Advance:
+    """Return what adds up bytes and reports them as one stage."""
+    done = 0
+
+    def advance(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(ProgressEvent(stage, done, total))
+
+    return advance
+
+
+def _size(plan: Plan, steps: Sequence[StepDone]) -> int:
+    """Count the bytes that steps wrote."""
+    return sum(
+        place.row_size * plan.steps[done.step].rows
+        for done in steps
+        for place in plan.steps[done.step].places
+    )
 
 
 def _made(

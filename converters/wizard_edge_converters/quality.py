@@ -14,10 +14,10 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from wizard_edge.gguf import QUALITY_PREFIX
 from wizard_edge.gguf_types import ValueType
 from wizard_edge_converters.metadata import Entry
 
-PREFIX = "wizard_edge.quality."
 RMS_ERROR = "rms_error"
 RELATIVE_ERROR = "relative_error"
 
@@ -63,7 +63,7 @@ def quality_entries(
     """Return the metadata of some tensor types; zeros until they are measured."""
     known = measured or {}
     return tuple(
-        Entry(f"{PREFIX}{name}.{kind}", ValueType.FLOAT32, value)
+        Entry(f"{QUALITY_PREFIX}{name}.{kind}", ValueType.FLOAT32, value)
         for kind in sorted(types)
         for name, value in known.get(kind, Deviation()).figures.items()
     )

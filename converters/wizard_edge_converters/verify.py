@@ -6,6 +6,7 @@ them, and the CRC-32 of every block with that of the bytes that were to be writt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 import zlib
@@ -62,25 +63,34 @@ def verify_file(
     return digest
 
 
-def first_damaged(plan: Plan, steps: Sequence[StepDone], paths: Sequence[Path]) -> int:
+def count_sound(
+    plan: Plan,
+    steps: Sequence[StepDone],
+    paths: Sequence[Path],
+    *,
+    advance: Advance = lambda size: None,
+) -> int:
     """Return how many of the first steps are in the part files as they should be."""
-    sources: list[SourceFile] = []
-    try:
-        sources += map(SourceFile, paths)
+    with contextlib.ExitStack() as opened:
+        sources = [opened.enter_context(SourceFile(path)) for path in paths]
         for done in steps:
-            step = plan.steps[done.step]
-            for place_number, place in enumerate(step.places):
-                source = sources[place.file]
-                for piece in _pieces_of(step, place_number, done):
-                    data = source.read(piece.offset, piece.size)
-                    if zlib.crc32(data) != piece.crc:
-                        return done.step
-    except (Corrupt, IndexError):
-        return done.step
-    finally:
-        for source in sources:
-            source.close()
+            if not _is_sound(plan.steps[done.step], done, sources, advance):
+                return done.step
     return len(steps)
+
+
+def _is_sound(
+    step: Step, done: StepDone, sources: Sequence[SourceFile], advance: Advance
+) -> bool:
+    if [len(sums) for sums in done.sums] != [step.block_count] * len(step.places):
+        return False
+    for number, place in enumerate(step.places):
+        for piece in _pieces_of(step, number, done):
+            data = sources[place.file].read(piece.offset, piece.size)
+            advance(piece.size)
+            if zlib.crc32(data) != piece.crc:
+                return False
+    return True
 
 
 def pieces_of(plan: Plan, steps: Sequence[StepDone], file: int) -> list[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -175,8 +175,13 @@ def _quality(card: InstalledCard) -> str:
             lines.append(f"{title} {value:{form}} ± {error:{form}}")
     if receipt.evaluated_on is not None:
         lines.append(_evaluated_on(receipt.evaluated_on))
-    rest = ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
+    rest = _measured(figures)
     return "\n  ".join([receipt.quant, *lines, *([rest] if rest else [])])
+
+
+def _measured(figures: Mapping[str, float]) -> str:
+    """Write the figures that a conversion left."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
 
 
 def _evaluated_on(found: EvaluatedOn) -> str:
@@ -207,6 +212,7 @@ def _file(facts: FileFacts) -> Iterator[Row]:
         yield "vocabulary", f"{facts.vocabulary} tokens, {facts.tokenizer or 'unknown'}"
     counts = sorted(facts.tensors.items(), key=lambda item: -item[1])
     yield "tensors", ", ".join(f"{count} {kind}" for kind, count in counts)
+    yield "quality", _measured(facts.quality)
 
 
 def _scores(scores: Scores) -> str:

@@ -31,7 +31,8 @@ from wizard_edge.store import Installed
 class FileFacts:
     """What the header of a GGUF file says; None where it says nothing.
 
-    `size` is in bytes, `context` in tokens, `tensors` counts them by their type.
+    `size` is in bytes, `context` in tokens, `tensors` counts them by their type,
+    `quality` has the figures that its conversion measured.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class FileFacts:
     template: str | None
     licenses: tuple[str, ...]
     tensors: Mapping[str, int]
+    quality: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,7 @@ def file_facts(header: Header) -> FileFacts:
         template=header.template,
         licenses=header.licenses,
         tensors=dict(Counter(tensor.type.name for tensor in header.tensors)),
+        quality=header.quality,
     )
 
 
