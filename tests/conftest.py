@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.converters.running import convert
-from wizard_edge_converters.pipeline import ConvertOptions
+from wizard_edge_converters.options import ConvertOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "wizard_edge" / "apprentice"

@@ -9,14 +9,12 @@ What is final stands in a journal, so that a run that was killed can be continue
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from wizard_edge.conversion import QuantRules, Weights
+from wizard_edge.conversion import Weights
 from wizard_edge.errors import (
     HubError,
     Interrupted,
@@ -25,15 +23,14 @@ from wizard_edge.errors import (
     Refused,
     UsageError,
 )
-from wizard_edge.names import RepoId, Sha256
+from wizard_edge.names import Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import CheckedFile
-from wizard_edge.refs import DEFAULT_QUANT, parse_quant
-from wizard_edge.templates import find_template
 from wizard_edge_converters.checkpoint import Checkpoint
 from wizard_edge_converters.journal import StepDone
 from wizard_edge_converters.metadata import Provenance
 from wizard_edge_converters.model import Model, read_model
+from wizard_edge_converters.options import ConvertOptions, is_note, usable_threads
 from wizard_edge_converters.plan import OutputFile, Plan, plan_conversion
 from wizard_edge_converters.quality import Deviation, quality_entries
 from wizard_edge_converters.sources import open_source
@@ -45,48 +42,9 @@ from wizard_edge_converters.writer import Workplace, check_output, replacing
 
 # Part of every plan's key: a program that would write other bytes has another.
 _ENCODING = "1"
-_LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_MAX_NOTE = 200
 _NAMELESS = "model"
 NO_RULES = TypeRules()
 _GO_ON = "the same command goes on where this one stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertOptions:
-    """What to make of a checkpoint, checked when it is made.
-
-    `quants` are made from one reading of the source. `name` defaults to that of the
-    directory. `threads` None means one for each usable core. `split_max_size` is in
-    bytes, None for one file.
-    Raises: UnknownQuant; UsageError for an unknown template or a malformed value.
-    """
-
-    quants: tuple[str, ...] = (DEFAULT_QUANT,)
-    name: str | None = None
-    template: str | None = None
-    licenses: tuple[str, ...] = ()
-    source_repo: RepoId | None = None
-    source_revision: str | None = None
-    threads: int | None = None
-    rules: QuantRules = field(default_factory=QuantRules)
-    split_max_size: int | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "quants", tuple(map(parse_quant, self.quants)))
-        if not self.quants or len(set(self.quants)) < len(self.quants):
-            raise UsageError(f"quants named twice, or none: {self.quants}")
-        if self.template is not None:
-            find_template(self.template)
-        for license_id in self.licenses:
-            if not _LICENSE_ID.fullmatch(license_id):
-                raise UsageError(f"not a licence id: {license_id!r}")
-        for text in (self.name, self.source_revision):
-            if text is not None and not _is_note(text):
-                raise UsageError(f"not a plain text of one line: {text[:80]!r}")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads must be 1 or more, not {self.threads}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,15 +273,6 @@ def plan_key(plan: Plan, identity: str) -> str:
     return digest.hexdigest()
 
 
-def usable_threads(wanted: int | None) -> int:
-    """Return how many threads quantize: as many as wanted, or as there are cores."""
-    if wanted is not None:
-        return wanted
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _sum_up(plan: Plan, steps: Sequence[StepDone]) -> list[dict[str, Deviation]]:
     """Add up deviations by target and tensor type, in the order of reading."""
     sums: list[dict[str, Deviation]] = [{} for _ in plan.targets]
@@ -411,7 +360,7 @@ def _made(
 
 def _provenance(name: str, options: ConvertOptions) -> Provenance:
     return Provenance(
-        name=options.name or (name if _is_note(name) else _NAMELESS),
+        name=options.name or (name if is_note(name) else _NAMELESS),
         template=options.template,
         licenses=options.licenses,
         repo=options.source_repo,
@@ -428,7 +377,3 @@ def _keep_apart(source: Path, output: Path) -> None:
     """Refuse an output that is a file of the checkpoint itself."""
     if output.exists() and any(output.samefile(file) for file in source.iterdir()):
         raise UsageError(f"the output is a part of the checkpoint: {output}")
-
-
-def _is_note(text: str) -> bool:
-    return 0 < len(text) <= _MAX_NOTE and text.isprintable()

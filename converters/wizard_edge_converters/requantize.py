@@ -9,12 +9,8 @@ from wizard_edge.errors import UsageError
 from wizard_edge.files import translated
 from wizard_edge.progress import Progress, silent
 from wizard_edge_converters.gguf_source import GgufCheckpoint, gguf_model, open_gguf
-from wizard_edge_converters.pipeline import (
-    Conversion,
-    ConvertOptions,
-    carry_out,
-    plan_model,
-)
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import Conversion, carry_out, plan_model
 from wizard_edge_converters.plan import Plan
 from wizard_edge_converters.split import split_paths
 from wizard_edge_converters.type_rules import TypeRules, read_rules

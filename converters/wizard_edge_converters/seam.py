@@ -24,7 +24,8 @@ from wizard_edge.progress import Progress
 
 if TYPE_CHECKING:
     from wizard_edge.names import CommitId
-    from wizard_edge_converters.pipeline import Conversion, ConvertOptions, Made
+    from wizard_edge_converters.options import ConvertOptions
+    from wizard_edge_converters.pipeline import Conversion, Made
     from wizard_edge_converters.plan import Plan
     from wizard_edge_converters.type_rules import TypeRules
 
@@ -84,7 +85,7 @@ class Pipeline:
     def _options(
         self, recipe: Recipe, facts: ModelFacts, revision: CommitId | None
     ) -> ConvertOptions:
-        from wizard_edge_converters.pipeline import ConvertOptions
+        from wizard_edge_converters.options import ConvertOptions
 
         return ConvertOptions(
             quants=recipe.quants,
@@ -147,7 +148,7 @@ class Quantizer:
         return tuple(_converted(made, done, None) for made in done.made)
 
     def _options(self, recipe: Recipe) -> ConvertOptions:
-        from wizard_edge_converters.pipeline import ConvertOptions
+        from wizard_edge_converters.options import ConvertOptions
 
         return ConvertOptions(
             quants=recipe.quants,
@@ -159,7 +160,7 @@ class Quantizer:
 
 
 def _cost(plan: Plan, recipe: Recipe, rules: TypeRules) -> Cost:
-    from wizard_edge_converters.pipeline import usable_threads
+    from wizard_edge_converters.options import usable_threads
     from wizard_edge_converters.speed import expected_seconds
 
     return Cost(

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from tests.conftest import CHECKPOINT
 from tests.converters.checkpoints import write_bin
 from tests.converters.running import convert
-from wizard_edge_converters.pipeline import ConvertOptions
+from wizard_edge_converters.options import ConvertOptions
 
 
 @dataclass(frozen=True)

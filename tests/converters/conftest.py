@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import CHECKPOINT
 from tests.converters.checkpoints import SHAPES, write_checkpoint
 from tests.converters.running import Converted, convert
-from wizard_edge_converters.pipeline import ConvertOptions
+from wizard_edge_converters.options import ConvertOptions
 
 NAME = "Test Model"
 

@@ -21,7 +21,8 @@ from wizard_edge.receipts import CheckedFile
 from wizard_edge.registry import Registry
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.hparams import read_hparams
-from wizard_edge_converters.pipeline import ConvertOptions, plan_checkpoint
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import plan_checkpoint
 from wizard_edge_converters.tensors import tensor_rules
 
 _TYPES = {

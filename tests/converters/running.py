@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wizard_edge.progress import Progress, silent
 from wizard_edge_converters import pipeline
-from wizard_edge_converters.pipeline import ConvertOptions, Made
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import Made
 from wizard_edge_converters.plan import OutputFile, Plan
 
 

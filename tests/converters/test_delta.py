@@ -27,7 +27,8 @@ from wizard_edge.errors import CannotConvert
 from wizard_edge.receipts import Check
 from wizard_edge_converters.delta import DeltaCheckpoint
 from wizard_edge_converters.directory import open_checkpoint
-from wizard_edge_converters.pipeline import Conversion, ConvertOptions, convert
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import Conversion, convert
 
 BASE = Shape(layers=2, kv_heads=4, vocabulary=322, pieces=322, llama_1=True, seed=20)
 DELTA = replace(BASE, vocabulary=323, dtype="F32", left_overs=True, seed=21)

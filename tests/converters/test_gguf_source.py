@@ -45,7 +45,8 @@ from wizard_edge.progress import ProgressEvent
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.gguf_source import GgufCheckpoint, open_gguf
 from wizard_edge_converters.imatrix import read_imatrix
-from wizard_edge_converters.pipeline import Conversion, ConvertOptions
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import Conversion
 from wizard_edge_converters.requantize import plan_file, quantize_file
 
 Convert = Callable[[str, str], Converted]

@@ -22,12 +22,8 @@ from wizard_edge.names import RepoId
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.receipts import Check
 from wizard_edge_converters import remote
-from wizard_edge_converters.pipeline import (
-    Conversion,
-    ConvertOptions,
-    convert,
-    plan_source,
-)
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import Conversion, convert, plan_source
 from wizard_edge_converters.sources import open_source
 
 # Tensors of up to 1 MB, 12 MB in all.

@@ -16,7 +16,8 @@ from wizard_edge.errors import CannotConvert, Corrupt, MissingFile, UsageError
 from wizard_edge.gguf import DEFAULT_ALIGNMENT, align, read_fields, read_header
 from wizard_edge.gguf_types import FileType, GgmlType, Split
 from wizard_edge_converters.header import TensorEntry
-from wizard_edge_converters.pipeline import ConvertOptions, Made, convert
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import Made, convert
 from wizard_edge_converters.requantize import quantize_file
 from wizard_edge_converters.split import split_paths, split_tensors
 

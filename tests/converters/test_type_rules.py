@@ -25,7 +25,7 @@ from wizard_edge.errors import CannotConvert, Corrupt, MissingFile, UsageError
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import GgmlType
 from wizard_edge_converters.imatrix import ImportanceMatrix, read_imatrix
-from wizard_edge_converters.pipeline import ConvertOptions
+from wizard_edge_converters.options import ConvertOptions
 
 Convert = Callable[[str, str], Converted]
 # The matrix says so much of each column after so many calls.

@@ -39,7 +39,8 @@ from tests.faults.side_files import (
 from tests.faults.small import SMALL
 from wizard_edge.errors import WizardEdgeError
 from wizard_edge_converters import pickle_values
-from wizard_edge_converters.pipeline import ConvertOptions, convert
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import convert
 
 ADDRESS_SPACE = 1 << 30
 OPTIONS = ConvertOptions(quants=("F16",), threads=1)

@@ -20,11 +20,8 @@ from tests.faults.test_hostile_checkpoints import ENVIRON
 from wizard_edge.errors import Corrupt, NotEnough, WizardEdgeError
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge_converters.directory import Directory
-from wizard_edge_converters.pipeline import (
-    ConvertOptions,
-    convert_checkpoint,
-    plan_source,
-)
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import convert_checkpoint, plan_source
 from wizard_edge_converters.weights import open_weights
 from wizard_edge_converters.writer import DISK_RESERVE
 

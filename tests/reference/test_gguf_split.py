@@ -16,7 +16,8 @@ import pytest
 
 from tests.converters.checkpoints import SHAPES, write_checkpoint
 from tests.converters.comparison import tensor_differences
-from wizard_edge_converters.pipeline import ConvertOptions, convert
+from wizard_edge_converters.options import ConvertOptions
+from wizard_edge_converters.pipeline import convert
 from wizard_edge_converters.requantize import quantize_file
 
 PROGRAM = shutil.which(
