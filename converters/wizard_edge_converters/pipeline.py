@@ -215,17 +215,7 @@ def carry_out(
         resumable(keep=checkpoint.is_remote),
         replacing(paths, sizes, key, keep=checkpoint.is_remote, folder=partial) as work,
     ):
-        part_paths = [part.path for part in work.parts]
-        journal = work.journal
-        kept = journal.progress.steps
-        sound = count_sound(
-            plan,
-            kept,
-            part_paths,
-            advance=_counting("check", _size(plan, kept), progress),
-        )
-        if sound < len(kept):
-            journal.forget_from(sound)
+        _keep_sound(plan, work, progress)
         write_tensors(
             plan,
             checkpoint,
@@ -234,13 +224,9 @@ def carry_out(
             importance=rules.weights(t for file in plan.files for t in file.tensors),
             progress=progress,
         )
-        steps = journal.progress.steps
-        deviations = _sum_up(plan, steps)
-        files = _sealed(plan, deviations)
-        for part, file in zip(work.parts, files, strict=True):
-            part.write(0, file.header)
-        digests = _verify(plan, files, steps, work, progress)
-        weights = tuple(journal.progress.files.values())
+        deviations = _sum_up(plan, work.journal.progress.steps)
+        digests = _seal(plan, deviations, work, progress)
+        weights = tuple(work.journal.progress.files.values())
     made = _made(plan, paths, digests, deviations)
     return Conversion(made, plan, weights)
 
@@ -273,6 +259,19 @@ def plan_key(plan: Plan, identity: str) -> str:
     return digest.hexdigest()
 
 
+def _keep_sound(plan: Plan, work: Workplace, progress: Progress) -> None:
+    """Forget the steps of an earlier run that the partial files do not bear out."""
+    kept = work.journal.progress.steps
+    sound = count_sound(
+        plan,
+        kept,
+        [part.path for part in work.parts],
+        advance=_counting("check", _size(plan, kept), progress),
+    )
+    if sound < len(kept):
+        work.journal.forget_from(sound)
+
+
 def _sum_up(plan: Plan, steps: Sequence[StepDone]) -> list[dict[str, Deviation]]:
     """Add up deviations by target and tensor type, in the order of reading."""
     sums: list[dict[str, Deviation]] = [{} for _ in plan.targets]
@@ -289,25 +288,17 @@ def _sum_up(plan: Plan, steps: Sequence[StepDone]) -> list[dict[str, Deviation]]
     return sums
 
 
-def _sealed(
-    plan: Plan, deviations: Sequence[Mapping[str, Deviation]]
-) -> list[OutputFile]:
-    """Put the measured figures into the headers, where zeros keep their places."""
-    sealed = []
-    for target, measured in zip(plan.targets, deviations, strict=True):
-        entries = {e.key: e for e in quality_entries(measured, measured)}
-        first, *others = target.files
-        sealed += [first.with_entries(entries), *others]
-    return sealed
-
-
-def _verify(
+def _seal(
     plan: Plan,
-    files: Sequence[OutputFile],
-    steps: Sequence[StepDone],
+    deviations: Sequence[Mapping[str, Deviation]],
     work: Workplace,
     progress: Progress,
 ) -> list[Sha256]:
+    """Write the headers with the measured figures, and read every file back."""
+    files = _with_figures(plan, deviations)
+    for part, file in zip(work.parts, files, strict=True):
+        part.write(0, file.header)
+    steps = work.journal.progress.steps
     advance = _counting("verify", plan.output_bytes, progress)
     return [
         Sha256.parse(
@@ -317,6 +308,18 @@ def _verify(
         )
         for number, (part, file) in enumerate(zip(work.parts, files, strict=True))
     ]
+
+
+def _with_figures(
+    plan: Plan, deviations: Sequence[Mapping[str, Deviation]]
+) -> list[OutputFile]:
+    """Put the measured figures into the headers, where zeros keep their places."""
+    sealed = []
+    for target, measured in zip(plan.targets, deviations, strict=True):
+        entries = {e.key: e for e in quality_entries(measured, measured)}
+        first, *others = target.files
+        sealed += [first.with_entries(entries), *others]
+    return sealed
 
 
 def _counting(stage: str, total: int, progress: Progress) -> Advance:
