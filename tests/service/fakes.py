@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from tests.gguf_files import small_llama, string
 from wizard_edge.conversion import (
@@ -20,8 +21,10 @@ from wizard_edge.errors import CannotConvert
 from wizard_edge.gguf import KEY_LICENSES, KEY_TEMPLATE
 from wizard_edge.names import Sha256
 from wizard_edge.progress import Progress, ProgressEvent
-from wizard_edge.service.conversions import Request, Stored, convert_to_store
+from wizard_edge.service.checkpoints import Request
+from wizard_edge.service.conversions import convert_to_store
 from wizard_edge.service.installation import Installation, open_installation
+from wizard_edge.service.stored import Stored
 
 # 2026-01-02T03:04:05Z
 NOW = 1767323045.0
@@ -101,11 +104,17 @@ def a_checkpoint(folder: Path) -> Path:
     return folder
 
 
+# Any: what `Request` takes beside source and quant.
+def a_request(source: str | Path, quant: str = "F16", **said: Any) -> Request:
+    """Ask for one quant of a checkpoint."""
+    return Request(str(source), Recipe((quant,)), **said)
+
+
 def stored(installation: Installation, folder: Path, quant: str = "Q8_0") -> Stored:
     """Install a small model that goes by the name of its folder."""
     if not folder.exists():
         a_checkpoint(folder)
-    request = Request(f"{folder}/", Recipe((quant,)))
+    request = a_request(f"{folder}/", quant)
     [result] = convert_to_store(installation, request, convert=SmallConvert())
     return result
 

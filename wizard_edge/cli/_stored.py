@@ -13,7 +13,7 @@ from wizard_edge.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from wizard_edge.conversion import Converted, Cost
     from wizard_edge.licenses import Terms
-    from wizard_edge.service.conversions import Stored
+    from wizard_edge.service.stored import Stored
 
 
 def show_cost(output: Output, cost: Cost | None, *, name: str, already: bool) -> None:

@@ -18,7 +18,7 @@ from wizard_edge.cli._stored import show_cost, show_files, show_stored
 
 if TYPE_CHECKING:
     from wizard_edge.conversion import Recipe
-    from wizard_edge.service.conversions import Request
+    from wizard_edge.service.checkpoints import Request
 
 
 @click.command("convert", cls=Command, help="Convert original weights to a GGUF file")
@@ -73,7 +73,7 @@ def command(
     overwrite: bool,
     dry_run: bool,
 ) -> None:
-    from wizard_edge.service.conversions import Request
+    from wizard_edge.service.checkpoints import Request
 
     recipe = replace(recipe, keep_weights=keep_weights)
     request = Request(source, recipe, base, name, template, licenses)

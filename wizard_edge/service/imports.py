@@ -41,14 +41,9 @@ from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import TIME_FORMAT, Origin, Receipt, StoredFile
 from wizard_edge.refs import QUANTS, parse_quant
 from wizard_edge.service.cards import file_facts
-from wizard_edge.service.conversions import (
-    Stored,
-    as_model_name,
-    file_name,
-    part_names,
-    recorded_licenses,
-)
+from wizard_edge.service.checkpoints import as_model_name, recorded_licenses
 from wizard_edge.service.installation import Installation
+from wizard_edge.service.stored import Stored, file_name, part_names
 from wizard_edge.store import Slot
 from wizard_edge.templates import TEMPLATES, find_template
 

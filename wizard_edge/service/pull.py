@@ -16,15 +16,10 @@ from wizard_edge.models import ModelSpec
 from wizard_edge.paths import place
 from wizard_edge.progress import Progress, silent
 from wizard_edge.refs import DEFAULT_QUANT, FileRef, HubRef, ModelRef, parse_quant
-from wizard_edge.service.conversions import (
-    Checkpoint,
-    Request,
-    Stored,
-    file_name,
-    find_checkpoint,
-    install,
-)
+from wizard_edge.service.checkpoints import Checkpoint, Request, find_checkpoint
+from wizard_edge.service.conversions import install
 from wizard_edge.service.installation import Installation
+from wizard_edge.service.stored import Stored, file_name
 from wizard_edge.store import Installed
 
 # The bundled model is 4 MB: nothing is gained by making it less exact.

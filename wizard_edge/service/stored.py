@@ -1,0 +1,34 @@
+"""How a model lies in the store that a conversion or an import brought there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wizard_edge.gguf_parts import split_name
+from wizard_edge.names import ModelName, RelPath
+from wizard_edge.receipts import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A model in the store; `already` = it was there before."""
+
+    receipt: Receipt
+    path: Path
+    already: bool
+
+
+def file_name(name: ModelName, quant: str) -> RelPath:
+    """Return what the file of a converted model is called in the store."""
+    return RelPath.parse(f"{name}.{quant}.gguf")
+
+
+def part_names(file: RelPath, count: int) -> list[RelPath]:
+    """Name the files of a model; several are called as llama.cpp calls them."""
+    if count == 1:
+        return [file]
+    stem = file.removesuffix(".gguf")
+    return [
+        RelPath.parse(split_name(stem, number, count)) for number in range(1, count + 1)
+    ]
