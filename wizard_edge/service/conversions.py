@@ -13,16 +13,14 @@ from pathlib import Path
 
 from wizard_edge import __version__
 from wizard_edge.conversion import Convert, Converted, Cost, ModelFacts, Recipe
-from wizard_edge.errors import Corrupt, NotFound, UsageError
 from wizard_edge.files import translated
 from wizard_edge.gguf import read_header
-from wizard_edge.names import ModelName
 from wizard_edge.progress import Progress, silent
 from wizard_edge.receipts import TIME_FORMAT, Receipt, StoredFile
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.checkpoints import Checkpoint, Request, find_checkpoint
 from wizard_edge.service.installation import Installation
-from wizard_edge.service.stored import Stored, file_name, part_names
+from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
 from wizard_edge.store import Slot
 
 
@@ -42,7 +40,12 @@ def convert_to_store(
     checkpoint, recipe = find_checkpoint(installation, request)
     if not overwrite:
         for quant in recipe.quants:
-            _refuse_installed(installation, checkpoint.facts.name, quant)
+            refuse_installed(
+                installation,
+                checkpoint.facts.name,
+                quant,
+                remedy="replace it with --overwrite",
+            )
     return install(installation, checkpoint, recipe, convert=convert, progress=progress)
 
 
@@ -137,14 +140,3 @@ def _commit(
     )
     installed = installation.store.commit(receipt, slots)
     return Stored(receipt, installed.path, already=False)
-
-
-def _refuse_installed(installation: Installation, name: ModelName, quant: str) -> None:
-    try:
-        installation.store.find(name, quant)
-    except (NotFound, Corrupt):
-        return
-    raise UsageError(
-        f"{name}:{quant} is in the store already",
-        hint="replace it with --overwrite, or install under another --name",
-    )

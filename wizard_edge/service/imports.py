@@ -22,7 +22,6 @@ from wizard_edge.errors import (
     CannotConvert,
     Corrupt,
     NotEnough,
-    NotFound,
     UnknownModel,
     UsageError,
 )
@@ -43,7 +42,7 @@ from wizard_edge.refs import QUANTS, parse_quant
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.checkpoints import as_model_name, recorded_licenses
 from wizard_edge.service.installation import Installation
-from wizard_edge.service.stored import Stored, file_name, part_names
+from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
 from wizard_edge.store import Slot
 from wizard_edge.templates import TEMPLATES, find_template
 
@@ -225,14 +224,11 @@ def _check_shape(header: Header, spec: ModelSpec) -> None:
 
 
 def _refuse_installed(installation: Installation, identity: _Identity) -> None:
-    try:
-        installation.store.find(identity.name, identity.quant)
-    except (NotFound, Corrupt):
-        return
-    raise UsageError(
-        f"{identity.name}:{identity.quant} is in the store already",
-        hint=f"wizard-edge rm {identity.name}:{identity.quant}, or install under "
-        "another --name",
+    refuse_installed(
+        installation,
+        identity.name,
+        identity.quant,
+        remedy=f"wizard-edge rm {identity.name}:{identity.quant}",
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from wizard_edge.errors import Corrupt, NotFound, UsageError
 from wizard_edge.gguf_parts import split_name
 from wizard_edge.names import ModelName, RelPath
 from wizard_edge.receipts import Receipt
+from wizard_edge.service.installation import Installation
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +34,17 @@ def part_names(file: RelPath, count: int) -> list[RelPath]:
     return [
         RelPath.parse(split_name(stem, number, count)) for number in range(1, count + 1)
     ]
+
+
+def refuse_installed(
+    installation: Installation, name: ModelName, quant: str, *, remedy: str
+) -> None:
+    """See that a quant of a model is free to be installed. Raises: UsageError."""
+    try:
+        installation.store.find(name, quant)
+    except (NotFound, Corrupt):
+        return
+    raise UsageError(
+        f"{name}:{quant} is in the store already",
+        hint=f"{remedy}, or install under another --name",
+    )
