@@ -30,7 +30,7 @@ SIZES = (replace(B0_9, layers=4), replace(B0_9, layers=8), B0_9)
 SHARDS = 2
 _QUANTIZE = """
 import sys
-from tests.converters.comparison import quantize_theirs
+from tests.converters.quantizing import quantize_theirs
 from pathlib import Path
 quantize_theirs(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 """

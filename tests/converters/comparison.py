@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from wizard_edge._llama.library import load
 from wizard_edge.gguf import read_array, read_header
-from wizard_edge.gguf_types import ArrayValue, FileType
+from wizard_edge.gguf_types import ArrayValue
 
 # Keys that only our files have, although what they say is llama.cpp's default.
 SPELLED_OUT = {"tokenizer.ggml.unknown_token_id", "tokenizer.ggml.add_bos_token"}
@@ -94,21 +91,6 @@ def metadata_but_ours(path: Path) -> list[tuple[str, object]]:
         for key, value in read_metadata(path).items()
         if not key.startswith("wizard_edge.")
     ]
-
-
-# Any: fields of a struct of the binding.
-def quantize_theirs(source: Path, output: Path, quant: str, **options: Any) -> None:
-    """Run llama.cpp's own quantizer on an unquantized file, with some options."""
-    library = load()
-    parameters = library.llama_model_quantize_default_params()
-    parameters.ftype = int(FileType[quant])
-    parameters.nthread = 2
-    for name, value in options.items():
-        setattr(parameters, name, value)
-    failed = library.llama_model_quantize(
-        str(source).encode(), str(output).encode(), ctypes.byref(parameters)
-    )
-    assert not failed
 
 
 def tensor_differences(found: Path, expected: Path) -> list[str]:

@@ -16,11 +16,11 @@ from tests.converters.comparison import (
     SPELLED_OUT,
     is_compared,
     metadata_but_ours,
-    quantize_theirs,
     read_metadata,
     tensor_differences,
     tensor_digest,
 )
+from tests.converters.quantizing import quantize_theirs
 from tests.converters.running import Converted
 from wizard_edge_converters.model import PLAIN_QUANTS
 

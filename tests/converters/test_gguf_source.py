@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from tests.converters import test_imatrix_quants as imatrix_quants
 from tests.converters.comparison import read_metadata, tensor_differences
+from tests.converters.quantizing import (
+    legacy_matrix,
+    quantize_theirs,
+    random_importance,
+)
 from tests.converters.running import Converted
 from tests.gguf_files import (
     Entry,
@@ -29,7 +30,6 @@ from tests.gguf_files import (
 )
 from tests.gguf_files import string as text
 from tests.llama.models import ModelShape, write_random
-from wizard_edge._llama.library import load
 from wizard_edge.conversion import QuantRules
 from wizard_edge.errors import (
     CannotConvert,
@@ -40,11 +40,10 @@ from wizard_edge.errors import (
 )
 from wizard_edge.gguf import read_fields, read_header
 from wizard_edge.gguf_rules import UnsupportedArchitecture
-from wizard_edge.gguf_types import FileType, GgmlType, ValueType
+from wizard_edge.gguf_types import GgmlType, ValueType
 from wizard_edge.progress import ProgressEvent
 from wizard_edge_converters.checkpoint import StoredTensor
 from wizard_edge_converters.gguf_source import GgufCheckpoint, open_gguf
-from wizard_edge_converters.imatrix import read_imatrix
 from wizard_edge_converters.options import ConvertOptions
 from wizard_edge_converters.pipeline import Conversion
 from wizard_edge_converters.requantize import plan_file, quantize_file
@@ -93,20 +92,6 @@ def quantize(
         options,
         allow_requantize=allow_requantize,
     )
-
-
-def quantize_theirs(
-    source: Path, output: Path, quant: str, *, allow_requantize: bool = False
-) -> None:
-    library = load()
-    parameters = library.llama_model_quantize_default_params()
-    parameters.ftype = int(FileType[quant])
-    parameters.nthread = 2
-    parameters.allow_requantize = allow_requantize
-    result = library.llama_model_quantize(
-        os.fsencode(source), os.fsencode(output), ctypes.byref(parameters)
-    )
-    assert result == 0
 
 
 def encoded(path: Path) -> list[tuple[str, str, bytes]]:
@@ -191,31 +176,12 @@ def test_experts_equal_those_of_llama_cpp(quant: str, tmp_path: Path) -> None:
     assert read_header(ours).tensors[0].shape == read_header(theirs).tensors[0].shape
 
 
-def write_legacy_imatrix(path: Path, values: dict[str, NDArray[np.float32]]) -> Path:
-    """Write the older form: a count, then names, calls, sizes and numbers.
-
-    Source: llama.cpp 0c1e57098, tools/quantize/quantize.cpp, `load_legacy_imatrix`.
-    """
-    data = struct.pack("<i", len(values))
-    for name, numbers in values.items():
-        data += struct.pack("<i", len(name)) + name.encode()
-        data += struct.pack("<ii", 1, len(numbers)) + numbers.tobytes()
-    path.write_bytes(data)
-    return path
-
-
 def test_importance_counts_expert_by_expert(tmp_path: Path) -> None:
     shape = ModelShape(width=256, blocks=1, experts=EXPERTS)
     source = write_random(tmp_path / "source.gguf", shape.build())
-    random = np.random.RandomState(3)
-    values = {
-        tensor.name: random.gamma(
-            0.5, size=tensor.shape[0] * prod(tensor.shape[2:])
-        ).astype("<f4")
-        for tensor in read_header(source).tensors
-        if tensor.name.startswith("blk.") and len(tensor.shape) > 1
-    }
-    matrix = write_legacy_imatrix(tmp_path / "imatrix.dat", values)
+    values = random_importance(source, seed=3, prefix="blk.")
+    matrix = tmp_path / "imatrix.dat"
+    matrix.write_bytes(legacy_matrix([(name, 1, v) for name, v in values.items()]))
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
     rules = QuantRules(importance=matrix)
 
@@ -225,8 +191,7 @@ def test_importance_counts_expert_by_expert(tmp_path: Path) -> None:
         ours, [tmp_path / "again.gguf"], ConvertOptions(("Q2_K_S",), rules=rules)
     )
 
-    model = imatrix_quants.Model(source, read_imatrix(matrix))
-    assert imatrix_quants.quantize_theirs(model, theirs, "Q2_K_S") == 0
+    quantize_theirs(source, theirs, "Q2_K_S", importance=values)
     assert tensor_differences(ours, theirs) == []
     assert tensor_differences(again.made[0].path, theirs) == []
     notes = [key for key in read_metadata(ours) if key.startswith("quantize.imatrix.")]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.converters.quantizing import legacy_matrix, legacy_tail
 from tests.gguf_files import Entry, GgufFile, Tensor, string, strings, u16, u32
 from wizard_edge._llama.activations import Activations, ActivationSums
 from wizard_edge.errors import (
@@ -45,24 +46,6 @@ def activations() -> Activations:
         chunks=2,
         chunk_size=20,
     )
-
-
-def legacy(
-    entries: Sequence[tuple[str | bytes, int, Sequence[float]]],
-    tail: bytes = b"",
-    *,
-    count: int | None = None,
-) -> bytes:
-    parts = [struct.pack("<i", len(entries) if count is None else count)]
-    for name, calls, values in entries:
-        data = name.encode() if isinstance(name, str) else name
-        parts.append(struct.pack("<i", len(data)) + data)
-        parts.append(struct.pack(f"<ii{len(values)}f", calls, len(values), *values))
-    return b"".join(parts) + tail
-
-
-def trailer(chunks: int, dataset: bytes) -> bytes:
-    return struct.pack("<ii", chunks, len(dataset)) + dataset
 
 
 def gguf_file(*tensors: Tensor, **changes: Entry | None) -> bytes:
@@ -145,7 +128,9 @@ def test_the_file_has_the_keys_and_the_order_of_llama_cpp(tmp_path: Path) -> Non
 
 
 def test_the_legacy_form_holds_sums_of_means(read: Read) -> None:
-    content = legacy([("a", 4, [8, 2]), ("b", 0, [8, 2])], trailer(5, b"text.txt"))
+    content = legacy_matrix(
+        [("a", 4, [8, 2]), ("b", 0, [8, 2])], legacy_tail(5, b"text.txt")
+    )
 
     matrix = read(content)
 
@@ -162,14 +147,14 @@ def test_the_legacy_form_holds_sums_of_means(read: Read) -> None:
     [
         (b"", (None, None)),
         (struct.pack("<i", 7), (None, 7)),
-        (trailer(0, b""), (None, None)),
+        (legacy_tail(0, b""), (None, None)),
     ],
     ids=["nothing", "chunks", "zeros"],
 )
 def test_old_legacy_files_say_less(
     tail: bytes, said: tuple[str | None, int | None], read: Read
 ) -> None:
-    matrix = read(legacy([("a", 1, [1])], tail))
+    matrix = read(legacy_matrix([("a", 1, [1])], tail))
 
     assert (matrix.dataset, matrix.chunks) == said
 
@@ -186,26 +171,38 @@ ZEROS = gguf_file(*PAIR)
 DAMAGED = {
     "empty": (b"", "the beginning, offset 0: 4 bytes are needed, 0 are left"),
     "text": (b"Once upon a time", "1701015119 entries"),
-    "no entries": (legacy([]), "0 entries"),
-    "negative entries": (legacy([], count=-1), "-1 entries"),
-    "many entries": (legacy([("a", 1, [1])], count=2), "entry 1"),
-    "no name": (legacy([("", 1, [1])]), "the name ''"),
-    "long name": (legacy([("a" * 64, 1, [1])]), "a text of 64 bytes, at most 63"),
-    "name of bytes": (legacy([(b"\xff", 1, [1])]), "not UTF-8"),
-    "name with zero": (legacy([("a\0b", 1, [1])]), "a zero byte"),
-    "twice": (legacy([("a", 1, [1])] * 2), "entry 1, offset 26: the name 'a'"),
-    "negative calls": (legacy([("a", -1, [1])]), "entry 'a'"),
-    "no values": (legacy([("a", 1, [])]), "0 values of 1 calls"),
+    "no entries": (legacy_matrix([]), "0 entries"),
+    "negative entries": (legacy_matrix([], count=-1), "-1 entries"),
+    "many entries": (legacy_matrix([("a", 1, [1])], count=2), "entry 1"),
+    "no name": (legacy_matrix([("", 1, [1])]), "the name ''"),
+    "long name": (
+        legacy_matrix([("a" * 64, 1, [1])]),
+        "a text of 64 bytes, at most 63",
+    ),
+    "name of bytes": (legacy_matrix([(b"\xff", 1, [1])]), "not UTF-8"),
+    "name with zero": (legacy_matrix([("a\0b", 1, [1])]), "a zero byte"),
+    "twice": (legacy_matrix([("a", 1, [1])] * 2), "entry 1, offset 26: the name 'a'"),
+    "negative calls": (legacy_matrix([("a", -1, [1])]), "entry 'a'"),
+    "no values": (legacy_matrix([("a", 1, [])]), "0 values of 1 calls"),
     "many values": (
-        legacy([("a", 1, [1])])[:-8] + struct.pack("<if", 1 << 30, 1),
+        legacy_matrix([("a", 1, [1])])[:-8] + struct.pack("<if", 1 << 30, 1),
         "4294967296 bytes are needed, 4 are left",
     ),
-    "legacy nan": (legacy([("a", 1, [1, NAN])]), "entry 'a', offset 25: value 1 is"),
-    "legacy inf": (legacy([("a", 1, [INF])]), "value 0 is inf"),
-    "legacy negative": (legacy([("a", 1, [-1])]), "value 0 is -1"),
-    "legacy huge": (legacy([("a", 1, [1e30])]), "an importance of 1e+30"),
-    "negative chunks": (legacy([("a", 1, [1])], trailer(-1, b"")), "-1 chunks"),
-    "rest": (legacy([("a", 1, [1])], trailer(1, b"t") + b"x"), "1 bytes after"),
+    "legacy nan": (
+        legacy_matrix([("a", 1, [1, NAN])]),
+        "entry 'a', offset 25: value 1 is",
+    ),
+    "legacy inf": (legacy_matrix([("a", 1, [INF])]), "value 0 is inf"),
+    "legacy negative": (legacy_matrix([("a", 1, [-1])]), "value 0 is -1"),
+    "legacy huge": (legacy_matrix([("a", 1, [1e30])]), "an importance of 1e+30"),
+    "negative chunks": (
+        legacy_matrix([("a", 1, [1])], legacy_tail(-1, b"")),
+        "-1 chunks",
+    ),
+    "rest": (
+        legacy_matrix([("a", 1, [1])], legacy_tail(1, b"t") + b"x"),
+        "1 bytes after",
+    ),
     "a model": (
         gguf_file(*PAIR, general__type=string("model")),
         "key 'general.type', offset ",
@@ -282,7 +279,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 FORMS = {
     "gguf": encode_imatrix(activations(), dataset="text.txt"),
-    "legacy": legacy([("ab", 4, [8, 2]), ("b", 1, [3])], trailer(5, b"text")),
+    "legacy": legacy_matrix(
+        [("ab", 4, [8, 2]), ("b", 1, [3])], legacy_tail(5, b"text")
+    ),
 }
 # A legacy file may end behind its entries, or behind the chunks.
 ALLOWED_ENDS = {"gguf": (), "legacy": (8, 12)}

@@ -6,21 +6,20 @@ time, into `decide_types` and `quantize_rows`.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.converters.comparison import Tensor, read_tensors
+from tests.converters.quantizing import answer_of_theirs, random_importance
 from tests.llama.models import ModelShape, write_random
 from wizard_edge._llama import ggml
-from wizard_edge._llama.library import load
 from wizard_edge._llama.tensor_types import TypeDecision, decide_types
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import FileType, GgmlType
@@ -69,12 +68,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
             if len(tensor.shape) > 1:
                 tensor.shape = (tensor.shape[0], ROWS, *tensor.shape[2:])
         path = write_random(folder / f"{name}.gguf", file)
-        random = np.random.RandomState(3)
-        values = {
-            tensor.name: random.gamma(0.5, size=_columns(tensor.shape)).astype("f")
-            for tensor in read_header(path).tensors
-            if tensor.name.startswith("blk.") and len(tensor.shape) > 1
-        }
+        values = random_importance(path, seed=3, prefix="blk.")
         # As for an expert, or a column, that a text never reached.
         for column_weights in values.values():
             column_weights[3:9] = 0
@@ -83,38 +77,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
     return made
 
 
-def _columns(shape: tuple[int, ...]) -> int:
-    return shape[0] * prod(shape[2:])
-
-
-def quantize_theirs(
-    model: Model,
-    output: Path,
-    quant: str,
-    *,
-    override: tuple[str, GgmlType] | None = None,
-    matrix: Mapping[str, NDArray[np.float32]] | None = None,
-) -> int:
+# Any: what `answer_of_theirs` takes.
+def theirs_of(model: Model, output: Path, quant: str, **changes: Any) -> int:
     """Run llama.cpp's own quantizer with the matrix, and return its answer."""
-    library = load()
-    parameters = library.llama_model_quantize_default_params()
-    parameters.ftype = int(FileType[quant])
-    parameters.nthread = 2
-    values = model.matrix.values if matrix is None else matrix
-    entries = (library.llama_model_imatrix_data * (len(values) + 1))()
-    for entry, (name, weights) in zip(entries, values.items(), strict=False):
-        entry.name = name.encode()
-        entry.data = weights.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        entry.size = weights.size
-    parameters.imatrix = entries
-    overrides = (library.llama_model_tensor_override * 2)()
-    if override is not None:
-        overrides[0].pattern, overrides[0].type = override[0].encode(), override[1]
-        parameters.tt_overrides = overrides
-    answer: int = library.llama_model_quantize(
-        str(model.path).encode(), str(output).encode(), ctypes.byref(parameters)
-    )
-    return answer
+    given = {"importance": model.matrix.values, **changes}
+    return answer_of_theirs(model.path, output, quant, **given)
 
 
 def decide_ours(
@@ -149,7 +116,7 @@ def test_types_and_bytes_are_those_of_llama_cpp(
     made = model(name)
     theirs = tmp_path / "theirs.gguf"
 
-    assert quantize_theirs(made, theirs, quant) == 0
+    assert theirs_of(made, theirs, quant) == 0
     decision = decide_ours(made, quant)
 
     assert decision.imatrix_tensors <= made.matrix.values.keys()
@@ -168,7 +135,7 @@ def test_llama_cpp_refuses_without_just_what_needs_weights(
 
     for name in values:
         others = {key: value for key, value in values.items() if key != name}
-        refused = quantize_theirs(made, output, quant, matrix=others) != 0
+        refused = theirs_of(made, output, quant, importance=others) != 0
         assert refused == (name in needing), name
 
 
@@ -178,7 +145,7 @@ def test_an_override_goes_before_the_decision(
     made, override = model("dense"), parse_override("ffn_(up|down)=iq3_xxs")
     theirs = tmp_path / "theirs.gguf"
 
-    assert quantize_theirs(made, theirs, "Q4_K_M", override=override) == 0
+    assert theirs_of(made, theirs, "Q4_K_M", override=override) == 0
     decision = decide_ours(made, "Q4_K_M", override)
 
     assert decision.imatrix_tensors == {"blk.0.ffn_up.weight", "blk.0.ffn_down.weight"}
@@ -192,7 +159,7 @@ def test_other_weights_would_be_noticed(
     theirs = tmp_path / "theirs.gguf"
     changed = {name: values[::-1].copy() for name, values in made.matrix.values.items()}
 
-    assert quantize_theirs(made, theirs, "Q4_K_M", matrix=changed) == 0
+    assert theirs_of(made, theirs, "Q4_K_M", importance=changed) == 0
     ours = quantize_ours(made, decide_ours(made, "Q4_K_M").types)
 
     found = read_tensors(theirs)

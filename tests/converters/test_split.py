@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.converters.comparison import Tensor, read_tensors, tensor_differences
+from tests.converters.quantizing import quantize_theirs
 from tests.converters.running import Converted
 from wizard_edge._llama.library import load
 from wizard_edge.errors import CannotConvert, Corrupt, MissingFile, UsageError
 from wizard_edge.gguf import DEFAULT_ALIGNMENT, align, read_fields, read_header
-from wizard_edge.gguf_types import FileType, GgmlType, Split
+from wizard_edge.gguf_types import GgmlType, Split
 from wizard_edge_converters.header import TensorEntry
 from wizard_edge_converters.options import ConvertOptions
 from wizard_edge_converters.pipeline import Made, convert
@@ -139,17 +140,10 @@ def test_llama_cpp_makes_the_same_of_our_parts(
 ) -> None:
     parts = parts_of(split(converted("gqa", "F16").path, tmp_path / "m.gguf", "F16"))
     theirs = tmp_path / "theirs.gguf"
-    library = load()
-    parameters = library.llama_model_quantize_default_params()
-    parameters.ftype = int(FileType.Q4_K_M)
-    parameters.nthread = 2
 
     ours = split(parts[0], tmp_path / "ours.gguf", max_size=None).path
-    failed = library.llama_model_quantize(
-        os.fsencode(parts[0]), os.fsencode(theirs), ctypes.byref(parameters)
-    )
+    quantize_theirs(parts[0], theirs, "Q4_K_M")
 
-    assert failed == 0
     assert tensor_differences(ours, theirs) == []
     found = read_fields(read_header(ours))
     kept = [item for item in found.items() if "wizard_edge.quality" not in item[0]]

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
-from struct import pack
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.converters.checkpoints import SHAPES
 from tests.converters.comparison import (
     metadata_but_ours,
-    quantize_theirs,
     read_metadata,
     tensor_differences,
 )
+from tests.converters.quantizing import (
+    legacy_matrix,
+    legacy_tail,
+    quantize_theirs,
+    random_importance,
+)
 from tests.converters.running import Converted, convert
-from wizard_edge._llama.library import load
 from wizard_edge.conversion import QuantRules
 from wizard_edge.errors import CannotConvert, Corrupt, MissingFile, UsageError
-from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import GgmlType
-from wizard_edge_converters.imatrix import ImportanceMatrix, read_imatrix
+from wizard_edge_converters.imatrix import read_imatrix
 from wizard_edge_converters.options import ConvertOptions
 
 Convert = Callable[[str, str], Converted]
@@ -34,40 +34,18 @@ CALLS = 4
 
 def write_matrix(path: Path, model: Path, *, without: str = "-") -> Path:
     """Write a matrix in llama.cpp's legacy form for every matrix of a model."""
-    random = np.random.RandomState(11)
-    entries = []
-    for tensor in read_header(model).tensors:
-        if len(tensor.shape) < 2 or without in tensor.name:
-            continue
-        count = tensor.shape[0] * (tensor.shape[2] if len(tensor.shape) > 2 else 1)
-        values = random.gamma(0.5, size=count).astype("<f4") * CALLS
-        name = tensor.name.encode()
-        head = pack("<i", len(name)) + name + pack("<ii", CALLS, count)
-        entries.append(head + values.tobytes())
-    text = b"prose.txt"
-    tail = pack("<ii", CALLS, len(text)) + text
-    path.write_bytes(pack("<i", len(entries)) + b"".join(entries) + tail)
+    entries = [
+        (name, CALLS, values * CALLS)
+        for name, values in random_importance(model, seed=11).items()
+        if without not in name
+    ]
+    path.write_bytes(legacy_matrix(entries, legacy_tail(CALLS, b"prose.txt")))
     return path
 
 
 def lossless(name: str) -> str:
     """Name the quant that holds the checkpoint of a shape exactly."""
     return SHAPES[name].dtype
-
-
-def as_struct(matrix: ImportanceMatrix) -> ctypes.Array[Any]:
-    library = load()
-    kind = library.llama_model_imatrix_data
-    items = [
-        kind(
-            name.encode(),
-            values.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
-            values.size,
-        )
-        for name, values in matrix.values.items()
-    ]
-    array: ctypes.Array[Any] = (kind * (len(items) + 1))(*items, kind(None, None, 0))
-    return array
 
 
 MATRIX_CASES = [
@@ -96,7 +74,7 @@ def test_a_matrix_weighs_as_in_llama_cpp(
     ours = convert(checkpoint(name), tmp_path / "ours.gguf", options).path
 
     theirs = tmp_path / "theirs.gguf"
-    quantize_theirs(between, theirs, quant, imatrix=as_struct(matrix))
+    quantize_theirs(between, theirs, quant, importance=matrix.values)
     assert tensor_differences(ours, theirs) == []
     notes = {k: v for k, v in metadata_but_ours(ours) if k.startswith("quantize.")}
     assert notes == {
