@@ -109,6 +109,21 @@ def template_option(help: str) -> _Decorator:
     )
 
 
+license_option: _Decorator = click.option(
+    "--license",
+    "licenses",
+    multiple=True,
+    metavar="ID",
+    help="Record this licence, repeatable (default: what is known)",
+)
+overwrite_option: _Decorator = click.option(
+    "--overwrite", is_flag=True, help="Replace what is there (default: refuse)"
+)
+dry_run_option: _Decorator = click.option(
+    "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
+)
+
+
 def _layers(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | int | None:

@@ -1,7 +1,7 @@
-"""Options of the commands that make GGUF files: which quants, and how.
+"""Options of the commands that make GGUF files: of what, which quants, and how.
 
-They arrive as one `Recipe`; values that cannot be are refused here or where they are
-first understood.
+Those of quantizing arrive as one `Recipe`; values that cannot be are refused here or
+where they are first understood.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from wizard_edge.conversion import Recipe
 
 _Function = Callable[..., object]
+_Decorator = Callable[[_Function], _Function]
+_RULES = ("importance", "tensor_types", "output_type", "embedding_type", "pure")
 # What stands for the quant in the name of an output, where several are made.
 PLACEHOLDER = "{quant}"
 
@@ -51,6 +53,19 @@ def outputs_for(file: Path, quants: Sequence[str]) -> list[Path]:
             f"{file.stem}.{PLACEHOLDER}{file.suffix}",
         )
     return [file]
+
+
+base_option: _Decorator = click.option(
+    "--base",
+    metavar="DIR|hf:REPO",
+    help="Add this base model to a weight delta (default: none)",
+)
+keep_weights_option: _Decorator = click.option(
+    "--keep-weights",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep the fetched files in DIR (default: keep none)",
+)
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -123,16 +138,11 @@ def _collect(given: dict[str, object]) -> Recipe:
     # Imported here: '--help' needs no values of the inner layers.
     from wizard_edge.conversion import QuantRules, Recipe
 
-    # Any: click gives each option in the type that is declared above.
-    rules = {
-        name: given.pop(name)
-        for name in (
-            *("importance", "tensor_types", "output_type", "embedding_type", "pure"),
-        )
-    }
+    rules = {name: given.pop(name) for name in _RULES}
     rest = {name: given.pop(name) for name in ("split_max_size", "threads")}
     quants = given.pop("quants") or (DEFAULT_QUANT,)
     assert isinstance(quants, tuple)
+    # Ignored types: click gives each option in the type that is declared above.
     return Recipe(
         quants=tuple(dict.fromkeys(map(parse_quant, quants))),
         rules=QuantRules(**rules),  # type: ignore[arg-type]

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import template_option
-from wizard_edge.cli._recipes import outputs_for, recipe_options
+from wizard_edge.cli._options import (
+    dry_run_option,
+    license_option,
+    overwrite_option,
+    template_option,
+)
+from wizard_edge.cli._recipes import (
+    base_option,
+    keep_weights_option,
+    outputs_for,
+    recipe_options,
+)
 from wizard_edge.cli._stored import show_cost, show_files, show_stored
 
 if TYPE_CHECKING:
@@ -32,32 +42,13 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write this file (default: install into the store)",
 )
-@click.option(
-    "--base",
-    metavar="DIR|hf:REPO",
-    help="Add this base model to a weight delta (default: none)",
-)
-@click.option(
-    "--keep-weights",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Keep the fetched files in DIR (default: keep none)",
-)
+@base_option
+@keep_weights_option
 @click.option("--name", metavar="NAME", help="Name the model (default: as its folder)")
 @template_option("Record this prompt template (default: what is known)")
-@click.option(
-    "--license",
-    "licenses",
-    multiple=True,
-    metavar="ID",
-    help="Record this licence, repeatable (default: what is known)",
-)
-@click.option(
-    "--overwrite", is_flag=True, help="Replace what is there (default: refuse)"
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
-)
+@license_option
+@overwrite_option
+@dry_run_option
 @json_option
 @pass_app
 def command(

@@ -8,7 +8,7 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._input import read_file
-from wizard_edge.cli._options import complete_models
+from wizard_edge.cli._options import complete_models, overwrite_option
 from wizard_edge.units import format_bytes
 
 
@@ -50,9 +50,7 @@ from wizard_edge.units import format_bytes
     metavar="N",
     help="Use N threads (default: physical cores available)",
 )
-@click.option(
-    "--overwrite", is_flag=True, help="Replace what is there (default: refuse)"
-)
+@overwrite_option
 @json_option
 @pass_app
 def command(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import template_option
+from wizard_edge.cli._options import license_option, template_option
 from wizard_edge.cli._stored import show_stored
 
 _EPILOG = """\
@@ -29,13 +29,7 @@ its hash gets the name, template and licences of its model.
     "--name", metavar="NAME", help="Name the model (default: what it is known as)"
 )
 @template_option("Record this prompt template (default: what is known)")
-@click.option(
-    "--license",
-    "licenses",
-    multiple=True,
-    metavar="ID",
-    help="Record this licence, repeatable (default: what is known)",
-)
+@license_option
 @json_option
 @pass_app
 def command(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import complete_models
+from wizard_edge.cli._options import complete_models, dry_run_option
+from wizard_edge.cli._recipes import base_option, keep_weights_option
 from wizard_edge.cli._stored import show_cost, show_stored, show_terms
 
 if TYPE_CHECKING:
@@ -24,20 +25,9 @@ if TYPE_CHECKING:
     type=click.Choice(["weights"]),
     help="Convert the original weights while they stream (default: no)",
 )
-@click.option(
-    "--base",
-    metavar="DIR|hf:REPO",
-    help="Add this base model to a weight delta (default: none)",
-)
-@click.option(
-    "--keep-weights",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Keep the fetched files in DIR (default: keep none)",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
-)
+@base_option
+@keep_weights_option
+@dry_run_option
 @json_option
 @pass_app
 def command(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._options import dry_run_option, overwrite_option
 from wizard_edge.cli._recipes import outputs_for, recipe_options
 from wizard_edge.cli._stored import show_cost, show_files
 
@@ -37,12 +38,8 @@ once, and the name of OUT contains {quant}, which stands for the name of each.
     is_flag=True,
     help="Take a quantized file, losing twice (default: refuse)",
 )
-@click.option(
-    "--overwrite", is_flag=True, help="Replace what is there (default: refuse)"
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
-)
+@overwrite_option
+@dry_run_option
 @json_option
 @pass_app
 def command(
