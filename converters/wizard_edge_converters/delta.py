@@ -25,7 +25,8 @@ from wizard_edge.names import RelPath
 from wizard_edge.receipts import CheckedFile
 from wizard_edge_converters.checkpoint import Checkpoint, StoredTensor
 from wizard_edge_converters.config import CONFIG
-from wizard_edge_converters.hparams import LlamaHparams, read_hparams
+from wizard_edge_converters.hparams import read_hparams
+from wizard_edge_converters.llama import LlamaHparams
 from wizard_edge_converters.quantize import widen
 from wizard_edge_converters.tensors import LEFT_OVERS
 

@@ -25,8 +25,9 @@ from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import encode_value
 from wizard_edge_converters.metadata import QUANTIZATION_VERSION
 from wizard_edge_converters.model import Model
+from wizard_edge_converters.rules import TensorRule
 from wizard_edge_converters.source_files import SourceFile
-from wizard_edge_converters.tensors import Match, TensorRule
+from wizard_edge_converters.tensors import Match
 
 _ALIGNMENT = "general.alignment"
 _VERSION = "general.quantization_version"

@@ -16,7 +16,7 @@ import numpy as np
 
 from wizard_edge.gguf import DEFAULT_ALIGNMENT, align
 from wizard_edge.gguf_types import GgmlType, ValueType, row_size
-from wizard_edge_converters.metadata import Entry, Scalar
+from wizard_edge_converters.entries import Entry, Scalar
 
 MAGIC = b"GGUF"
 VERSION = 3

@@ -12,18 +12,10 @@ from wizard_edge.errors import CannotConvert
 from wizard_edge_converters.checkpoint import SideFiles
 from wizard_edge_converters.config import Config, read_config
 from wizard_edge_converters.entries import Entry
-from wizard_edge_converters.llama import LlamaHparams, read_llama
+from wizard_edge_converters.llama import read_llama
 from wizard_edge_converters.rules import TensorRule
 from wizard_edge_converters.source_files import shown
-from wizard_edge_converters.starcoder import StarcoderHparams, read_starcoder
-
-__all__ = [
-    "ARCHITECTURES",
-    "Hparams",
-    "LlamaHparams",
-    "StarcoderHparams",
-    "read_hparams",
-]
+from wizard_edge_converters.starcoder import read_starcoder
 
 
 class Hparams(Protocol):

@@ -42,8 +42,8 @@ from wizard_edge.gguf import (
 )
 from wizard_edge.gguf_cursor import shown
 from wizard_edge.gguf_types import ArrayValue, GgmlType
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import TensorEntry, lay_out
-from wizard_edge_converters.metadata import Entry
 from wizard_edge_converters.writer import check_output
 
 KEY_TYPE = "general.type"

@@ -19,20 +19,9 @@ from wizard_edge import __version__
 from wizard_edge.gguf import KEY_LICENSES, KEY_TEMPLATE, NOT_SAID
 from wizard_edge.gguf_types import FileType, ValueType
 from wizard_edge.names import RepoId
-from wizard_edge_converters.entries import Entry, Scalar, array, flag, text, u32
+from wizard_edge_converters.entries import Entry, array, flag, text, u32
 from wizard_edge_converters.hparams import Hparams
-from wizard_edge_converters.tokenizer import Vocabulary
-
-__all__ = [
-    "QUANTIZATION_VERSION",
-    "SCHEMA_VERSION",
-    "UNKNOWN",
-    "Entry",
-    "Provenance",
-    "Scalar",
-    "build_metadata",
-    "size_label",
-]
+from wizard_edge_converters.vocabulary import Vocabulary
 
 SCHEMA_VERSION = 1
 UNKNOWN = "unknown"

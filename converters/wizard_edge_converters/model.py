@@ -15,9 +15,10 @@ from wizard_edge.errors import UsageError
 from wizard_edge.gguf_types import FileType, GgmlType
 from wizard_edge.templates import find_template
 from wizard_edge_converters.checkpoint import Checkpoint
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import lay_out
 from wizard_edge_converters.hparams import read_hparams
-from wizard_edge_converters.metadata import Entry, Provenance, build_metadata
+from wizard_edge_converters.metadata import Provenance, build_metadata
 from wizard_edge_converters.plan import (
     Wish,
     lossless_type,

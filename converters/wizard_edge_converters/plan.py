@@ -15,8 +15,8 @@ from math import prod
 from wizard_edge.gguf_types import GgmlType, row_size
 from wizard_edge.units import format_bytes
 from wizard_edge_converters.checkpoint import StoredTensor
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import TensorEntry, lay_out
-from wizard_edge_converters.metadata import Entry
 from wizard_edge_converters.quality import quality_entries
 from wizard_edge_converters.split import split_entries, split_tensors
 from wizard_edge_converters.tensors import Match, file_order

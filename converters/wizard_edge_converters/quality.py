@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wizard_edge.gguf import QUALITY_PREFIX
 from wizard_edge.gguf_types import ValueType
-from wizard_edge_converters.metadata import Entry
+from wizard_edge_converters.entries import Entry
 
 RMS_ERROR = "rms_error"
 RELATIVE_ERROR = "relative_error"

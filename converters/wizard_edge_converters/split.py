@@ -17,8 +17,8 @@ from wizard_edge.gguf import DEFAULT_ALIGNMENT, align
 from wizard_edge.gguf_parts import SUFFIX, split_name
 from wizard_edge.gguf_types import ValueType
 from wizard_edge.units import format_bytes
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import TensorEntry
-from wizard_edge_converters.metadata import Entry
 
 # The number of a file is an unsigned 16-bit integer.
 MAX_FILES = (1 << 16) - 1

@@ -35,16 +35,6 @@ LEFT_OVERS = (
     ".attn.bias",
 )
 
-__all__ = [
-    "LEFT_OVERS",
-    "Match",
-    "TensorRule",
-    "file_order",
-    "match_tensors",
-    "tensor_rules",
-    "undo_rotary_order",
-]
-
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 Number = TypeVar("Number", bound=np.generic)
 

@@ -11,32 +11,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wizard_edge.errors import CannotConvert
-from wizard_edge_converters.bpe import MERGES, SPECIAL_MAP, VOCABULARY, read_bpe
+from wizard_edge_converters.bpe import read_bpe
 from wizard_edge_converters.checkpoint import SideFiles
 from wizard_edge_converters.hparams import Hparams
 from wizard_edge_converters.special_tokens import TOKENIZER
 from wizard_edge_converters.spm import MODEL, read_sentencepiece
 from wizard_edge_converters.vocabulary import (
-    ADDED,
     CONFIG,
-    TokenType,
     Vocabulary,
     read_flag,
     read_object,
 )
-
-__all__ = [
-    "ADDED",
-    "CONFIG",
-    "MERGES",
-    "MODEL",
-    "SPECIAL_MAP",
-    "TOKENIZER",
-    "VOCABULARY",
-    "TokenType",
-    "Vocabulary",
-    "read_vocabulary",
-]
 
 # A Code Llama of this many rows was trained to fill in; llama.cpp knows it by that.
 # Of its four tokens the converter finds no key for three.

@@ -12,13 +12,13 @@ from wizard_edge._llama.tensor_types import Override, TypeDecision
 from wizard_edge.conversion import QuantRules
 from wizard_edge.errors import CannotConvert
 from wizard_edge.gguf_types import GgmlType
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import TensorEntry
 from wizard_edge_converters.imatrix import (
     ImportanceMatrix,
     quantizer_notes,
     read_imatrix,
 )
-from wizard_edge_converters.metadata import Entry
 from wizard_edge_converters.overrides import parse_override, parse_type
 from wizard_edge_converters.quantize import Weights
 

@@ -19,8 +19,8 @@ from wizard_edge import gguf
 from wizard_edge.errors import Corrupt
 from wizard_edge.gguf_rules import validate
 from wizard_edge.gguf_types import ArrayValue, ValueType
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.journal import StepDone
-from wizard_edge_converters.metadata import Entry
 from wizard_edge_converters.plan import OutputFile, Plan, Step
 from wizard_edge_converters.source_files import SourceFile
 

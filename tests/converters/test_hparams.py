@@ -10,12 +10,9 @@ import pytest
 from tests.converters.checkpoints import SHAPES, Shape, write_config
 from wizard_edge.errors import CannotConvert, Corrupt
 from wizard_edge_converters.directory import Directory
-from wizard_edge_converters.hparams import (
-    Hparams,
-    LlamaHparams,
-    StarcoderHparams,
-    read_hparams,
-)
+from wizard_edge_converters.hparams import Hparams, read_hparams
+from wizard_edge_converters.llama import LlamaHparams
+from wizard_edge_converters.starcoder import StarcoderHparams
 
 
 def read_any(directory: Path, shape: Shape, /, **changes: object) -> Hparams:

@@ -12,16 +12,12 @@ from tests.converters.checkpoints import Shape, write_config
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import FileType, GgmlType, ValueType
 from wizard_edge_converters.directory import Directory
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import TensorEntry, lay_out
 from wizard_edge_converters.hparams import read_hparams
-from wizard_edge_converters.metadata import (
-    Entry,
-    Provenance,
-    build_metadata,
-    size_label,
-)
-from wizard_edge_converters.tokenizer import TokenType, Vocabulary
+from wizard_edge_converters.metadata import Provenance, build_metadata, size_label
 from wizard_edge_converters.verify import check_entries
+from wizard_edge_converters.vocabulary import TokenType, Vocabulary
 
 ENTRIES = (
     Entry("general.architecture", ValueType.STRING, "llama"),

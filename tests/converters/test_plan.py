@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wizard_edge.gguf_types import GgmlType, ValueType
 from wizard_edge_converters.checkpoint import StoredTensor
-from wizard_edge_converters.metadata import Entry
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.plan import (
     BLOCK_ELEMENTS,
     JOURNAL_RESERVE,
@@ -21,7 +21,8 @@ from wizard_edge_converters.plan import (
     plain_types,
     plan_conversion,
 )
-from wizard_edge_converters.tensors import Match, TensorRule
+from wizard_edge_converters.rules import TensorRule
+from wizard_edge_converters.tensors import Match
 
 F32, F16, BF16, Q8_0 = GgmlType.F32, GgmlType.F16, GgmlType.BF16, GgmlType.Q8_0
 ENTRIES = (Entry("general.architecture", ValueType.STRING, "llama"),)

@@ -12,8 +12,8 @@ from wizard_edge._llama.tensor_types import decide_types
 from wizard_edge.errors import BackendError, CannotConvert, UsageError
 from wizard_edge.gguf_cursor import shown
 from wizard_edge.gguf_types import FileType, GgmlType, ValueType
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.header import TensorEntry, lay_out
-from wizard_edge_converters.metadata import Entry
 
 TENSORS = [
     TensorEntry("output.weight", (320, 256), GgmlType.F16),

@@ -14,7 +14,8 @@ from tests.converters.checkpoints import POSITIONS, SHAPES, Shape, tensor_shapes
 from wizard_edge.errors import CannotConvert, Corrupt
 from wizard_edge.gguf_types import GgmlType
 from wizard_edge_converters.checkpoint import StoredTensor
-from wizard_edge_converters.hparams import LlamaHparams, StarcoderHparams
+from wizard_edge_converters.llama import LlamaHparams
+from wizard_edge_converters.starcoder import StarcoderHparams
 from wizard_edge_converters.tensors import (
     file_order,
     match_tensors,

@@ -11,20 +11,15 @@ import pytest
 from tests.converters.bpe_files import added_token, template_processing, write_bpe
 from tests.converters.checkpoints import Shape, llama_config, sentencepiece_model
 from wizard_edge.errors import CannotConvert, Corrupt
+from wizard_edge_converters.bpe import SPECIAL_MAP
 from wizard_edge_converters.config import Config
 from wizard_edge_converters.directory import Directory
 from wizard_edge_converters.hparams import Hparams
 from wizard_edge_converters.llama import read_llama
-from wizard_edge_converters.tokenizer import (
-    ADDED,
-    CONFIG,
-    MODEL,
-    SPECIAL_MAP,
-    TOKENIZER,
-    TokenType,
-    Vocabulary,
-    read_vocabulary,
-)
+from wizard_edge_converters.special_tokens import TOKENIZER
+from wizard_edge_converters.spm import MODEL
+from wizard_edge_converters.tokenizer import read_vocabulary
+from wizard_edge_converters.vocabulary import ADDED, CONFIG, TokenType, Vocabulary
 
 
 @pytest.fixture

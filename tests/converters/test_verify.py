@@ -14,7 +14,7 @@ from tests.converters.running import Converted
 from wizard_edge.errors import Corrupt
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import ValueType
-from wizard_edge_converters.metadata import Entry
+from wizard_edge_converters.entries import Entry
 from wizard_edge_converters.plan import OutputFile
 from wizard_edge_converters.quality import quality_entries
 from wizard_edge_converters.verify import Piece, check_entries, verify_file
