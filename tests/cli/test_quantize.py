@@ -8,11 +8,11 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.cli.conftest import Cli
 from tests.gguf_files import small_llama
+from tests.llama.models import ModelShape, write_random_model
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import GgmlType
 
@@ -37,18 +37,8 @@ main()
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A small model of random F16 weights."""
-    path = small_llama(width=32, blocks=2, weights=GgmlType.F16).write(
-        tmp_path / "in.gguf"
-    )
-    header = read_header(path)
-    random = np.random.RandomState(1)
-    with path.open("r+b") as file:
-        for tensor in header.tensors:
-            kind = "<f2" if tensor.type is GgmlType.F16 else "<f4"
-            count = tensor.size // tensor.type.type_size
-            file.seek(header.data_offset + tensor.offset)
-            file.write(random.standard_normal(count).astype(kind).tobytes())
-    return path
+    shape = ModelShape(width=32, weights=GgmlType.F16)
+    return write_random_model(tmp_path / "in.gguf", shape)
 
 
 def test_it_writes_the_file_and_leaves_the_store_alone(

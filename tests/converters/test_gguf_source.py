@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.converters.comparison import read_metadata, tensor_differences
@@ -20,8 +19,6 @@ from tests.converters.quantizing import (
 from tests.converters.running import Converted
 from tests.gguf_files import (
     Entry,
-    GgufFile,
-    Tensor,
     array,
     f32,
     small_llama,
@@ -29,7 +26,7 @@ from tests.gguf_files import (
     u32,
 )
 from tests.gguf_files import string as text
-from tests.llama.models import ModelShape, write_random
+from tests.llama.models import ModelShape, write_random, write_random_model
 from wizard_edge.conversion import QuantRules
 from wizard_edge.errors import (
     CannotConvert,
@@ -104,22 +101,6 @@ def encoded(path: Path) -> list[tuple[str, str, bytes]]:
     ]
 
 
-def with_data(file: GgufFile, path: Path, seed: int = 1) -> Path:
-    """Write a file whose matrices hold random numbers of their type, F32 or F16."""
-    file.write(path)
-    header = read_header(path)
-    random = np.random.RandomState(seed)
-    kinds = {GgmlType.F32: "<f4", GgmlType.F16: "<f2"}
-    with path.open("r+b") as out:
-        for tensor in header.tensors:
-            count = tensor.size // tensor.type.type_size
-            out.seek(header.data_offset + tensor.offset)
-            out.write(
-                random.standard_normal(count).astype(kinds[tensor.type]).tobytes()
-            )
-    return path
-
-
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda c: f"{c.shape}-{c.source}-to-{'-'.join(c.quants)}"
 )
@@ -145,28 +126,11 @@ def test_files_equal_those_of_llama_cpp(
 EXPERTS = 4
 
 
-def mixture() -> GgufFile:
-    """A llama whose feed-forward tensors hold four experts."""
-    file = small_llama(width=32, blocks=2, weights=GgmlType.F16)
-    file.set("llama.expert_count", u32(EXPERTS)).set("llama.expert_used_count", u32(2))
-    tensors = []
-    for tensor in file.tensors:
-        name = str(tensor.name)
-        if ".ffn_" in name and "norm" not in name:
-            block, part = name.split(".")[1:3]
-            shape = (*tensor.shape, EXPERTS)
-            tensors.append(Tensor(f"blk.{block}.{part}_exps.weight", shape, 1))
-        else:
-            tensors.append(tensor)
-    tensors += [Tensor(f"blk.{n}.ffn_gate_inp.weight", (32, EXPERTS)) for n in range(2)]
-    file.tensors = tensors
-    return file
-
-
 # The matrix that chooses experts stays F32 in all.
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_0", "F32", "F16", "BF16"])
 def test_experts_equal_those_of_llama_cpp(quant: str, tmp_path: Path) -> None:
-    source = with_data(mixture(), tmp_path / "experts.gguf")
+    shape = ModelShape(width=32, experts=EXPERTS, weights=GgmlType.F16)
+    source = write_random_model(tmp_path / "experts.gguf", shape)
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
 
     quantize(source, ours, quant)
@@ -178,7 +142,7 @@ def test_experts_equal_those_of_llama_cpp(quant: str, tmp_path: Path) -> None:
 
 def test_importance_counts_expert_by_expert(tmp_path: Path) -> None:
     shape = ModelShape(width=256, blocks=1, experts=EXPERTS)
-    source = write_random(tmp_path / "source.gguf", shape.build())
+    source = write_random_model(tmp_path / "source.gguf", shape)
     values = random_importance(source, seed=3, prefix="blk.")
     matrix = tmp_path / "imatrix.dat"
     matrix.write_bytes(legacy_matrix([(name, 1, v) for name, v in values.items()]))
@@ -223,7 +187,7 @@ def test_rules_of_types_are_those_of_llama_cpp(
 @pytest.mark.parametrize("quant", ["F16", "Q8_0"])
 def test_a_starcoder_equals_that_of_llama_cpp(quant: str, tmp_path: Path) -> None:
     """Its learned positions keep the type they have in the source."""
-    source = with_data(small_starcoder(), tmp_path / "starcoder.gguf")
+    source = write_random(tmp_path / "starcoder.gguf", small_starcoder())
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
 
     quantize(source, ours, quant)
@@ -274,7 +238,7 @@ def test_metadata_of_every_type_are_kept_to_the_byte(tmp_path: Path) -> None:
     for name, entry in (SCALARS | ARRAYS).items():
         model.set(f"test.{name}", entry)
     model.set("wizard_edge.quality.Q4_K.rms_error", f32(0.5))
-    source = with_data(model, tmp_path / "source.gguf")
+    source = write_random(tmp_path / "source.gguf", model)
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
 
     quantize(source, ours, "Q8_0")
@@ -296,9 +260,9 @@ def test_another_alignment_becomes_the_usual_one(tmp_path: Path) -> None:
     """llama.cpp keeps the key and aligns to 32 bytes: it cannot read that itself."""
     model = small_llama(width=32).set("general.alignment", u32(128))
     model.alignment = 128
-    source = with_data(model, tmp_path / "source.gguf")
+    source = write_random(tmp_path / "source.gguf", model)
     plain = small_llama(width=32)
-    usual = with_data(plain, tmp_path / "usual.gguf")
+    usual = write_random(tmp_path / "usual.gguf", plain)
 
     done = quantize(source, tmp_path / "ours.gguf", "Q8_0")
 

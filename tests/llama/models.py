@@ -11,20 +11,26 @@ import numpy as np
 
 from tests.gguf_files import GgufFile, Tensor, small_llama, u32
 from wizard_edge.gguf import align
+from wizard_edge.gguf_types import GgmlType
 
 CONTEXT = 512
+_STORED = {GgmlType.F32: "<f4", GgmlType.F16: "<f2"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A llama of `blocks` blocks; with `experts` two of them are used for a token."""
+    """A llama of `blocks` blocks; with `experts` two of them are used for a token.
+
+    `weights` is the type of its matrices.
+    """
 
     width: int = 256
     blocks: int = 2
     experts: int = 0
+    weights: GgmlType = GgmlType.F32
 
     def build(self) -> GgufFile:
-        file = small_llama(width=self.width, blocks=self.blocks)
+        file = small_llama(width=self.width, blocks=self.blocks, weights=self.weights)
         file.set("llama.context_length", u32(CONTEXT))
         if self.experts:
             file.set("llama.expert_count", u32(self.experts))
@@ -38,7 +44,8 @@ class ModelShape:
         head, _, last = name.removesuffix(".weight").rpartition(".")
         if not last.startswith("ffn_") or last == "ffn_norm":
             return [tensor]
-        experts = Tensor(f"{head}.{last}_exps.weight", (*tensor.shape, self.experts))
+        name, shape = f"{head}.{last}_exps.weight", (*tensor.shape, self.experts)
+        experts = Tensor(name, shape, tensor.type)
         if last != "ffn_gate":
             return [experts]
         gate = Tensor(f"{head}.ffn_gate_inp.weight", (self.width, self.experts))
@@ -51,7 +58,7 @@ def write_random_model(path: Path, shape: ModelShape) -> Path:
 
 
 def write_random(path: Path, file: GgufFile) -> Path:
-    """Write a file with random float32 weights instead of zeros."""
+    """Write a file with random weights, F32 or F16, instead of zeros."""
     header, _ = file.header()
     random = np.random.RandomState(0)
     with path.open("wb") as output:
@@ -60,6 +67,6 @@ def write_random(path: Path, file: GgufFile) -> Path:
             values = random.standard_normal(prod(tensor.shape)).astype("<f4") * 0.08
             if len(tensor.shape) == 1:
                 values += np.float32(1)
-            padding = align(tensor.size, file.alignment) - tensor.size
-            output.write(values.tobytes() + bytes(padding))
+            data = values.astype(_STORED[GgmlType(tensor.type)]).tobytes()
+            output.write(data + bytes(align(len(data), file.alignment) - len(data)))
     return path
