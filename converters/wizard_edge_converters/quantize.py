@@ -107,11 +107,6 @@ def widen(data: bytes, kind: GgmlType) -> NDArray[np.float32]:
     return to_f32(np.frombuffer(data, dtype=_STORED[kind]), kind)
 
 
-def as_stored(rows: NDArray[np.float32], kind: GgmlType) -> bytes:
-    """Return (rows, columns) of numbers in the bytes of any type, rounded."""
-    return _bytes_of(encode_rows(rows, kind)).tobytes()
-
-
 def _as_rows(data: bytes, kind: GgmlType, count: int, columns: int) -> Rows:
     """View stored bytes as (count, columns) numbers, or as rows of packed bytes."""
     if kind in _STORED:

@@ -62,14 +62,6 @@ class Vocabulary:
     notes: tuple[str, ...]
     infill_end: int | None = None
 
-    @property
-    def add_bos(self) -> bool:
-        return self.adds["bos"]
-
-    @property
-    def add_eos(self) -> bool | None:
-        return self.adds.get("eos")
-
 
 @dataclass(slots=True)
 class Rows:

@@ -88,7 +88,7 @@ def test_all_forms_say_the_same(kind: Bpe, tmp_path: Path) -> None:
 
     assert (other.tokens, other.types) == (ours.tokens, ours.types)
     assert (other.merges, other.pre) == (ours.merges, ours.pre)
-    assert other.add_bos is False
+    assert other.adds["bos"] is False
 
 
 def test_rows_beyond_the_tokens_are_padding(tmp_path: Path) -> None:

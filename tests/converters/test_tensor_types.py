@@ -60,7 +60,7 @@ def test_reads_the_decision_on_every_tensor() -> None:
         # 288 is no multiple of 256: llama.cpp falls back.
         "blk.0.ffn_up.weight": GgmlType.Q5_0,
     }
-    assert not decision.needs_imatrix
+    assert decision.imatrix_tensors == frozenset()
 
 
 def test_says_what_needs_an_importance_matrix() -> None:
@@ -68,7 +68,6 @@ def test_says_what_needs_an_importance_matrix() -> None:
 
     # Not the ffn_up that falls back, nor what llama.cpp gives more bits.
     assert decision.imatrix_tensors == {"blk.0.ffn_gate.weight"}
-    assert decision.needs_imatrix
 
 
 @pytest.mark.parametrize(

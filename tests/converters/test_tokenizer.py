@@ -109,14 +109,13 @@ def test_settings_are_taken_over(folder: Path) -> None:
         },
     )
 
-    assert (vocabulary.add_bos, vocabulary.add_eos) == (False, True)
+    assert vocabulary.adds == {"bos": False, "eos": True}
     assert vocabulary.add_space_prefix is False
     assert vocabulary.chat_template == "{{ x }}"
 
 
 def test_bos_is_added_where_nobody_says(folder: Path) -> None:
-    assert read(folder).add_bos is True
-    assert read(folder).add_eos is None
+    assert read(folder).adds == {"bos": True}
 
 
 def test_a_config_that_calls_eos_bos_is_not_believed(folder: Path) -> None:
@@ -145,7 +144,7 @@ def test_a_tokenizer_json_that_calls_eos_bos_is_not_believed(folder: Path) -> No
     )
 
     assert (vocabulary.special_ids["bos"], vocabulary.special_ids["eos"]) == (1, 2)
-    assert vocabulary.add_bos is True
+    assert vocabulary.adds["bos"] is True
     assert vocabulary.notes == (
         "a config says bos is 2, tokenizer.model says 1: it counts",
     )
@@ -186,8 +185,8 @@ def test_a_llama_with_bpe_may_say_how_texts_begin(tmp_path: Path) -> None:
 def test_a_llama_of_as_many_rows_as_starcoder_adds_no_bos(tmp_path: Path) -> None:
     write_bpe(tmp_path, "deepseek")
 
-    assert read_vocabulary(Directory(tmp_path), hparams(310)).add_bos is True
-    assert read_vocabulary(Directory(tmp_path), hparams(49152)).add_bos is False
+    assert read_vocabulary(Directory(tmp_path), hparams(310)).adds["bos"] is True
+    assert read_vocabulary(Directory(tmp_path), hparams(49152)).adds["bos"] is False
 
 
 def test_special_ids_without_a_row_are_left_out(folder: Path) -> None:

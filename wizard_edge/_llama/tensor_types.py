@@ -76,10 +76,6 @@ class TypeDecision:
     types: Mapping[str, GgmlType]
     imatrix_tensors: frozenset[str] = frozenset()
 
-    @property
-    def needs_imatrix(self) -> bool:
-        return bool(self.imatrix_tensors)
-
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
