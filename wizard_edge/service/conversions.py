@@ -6,20 +6,18 @@ The converting itself is done by the `Convert` that the command hands down.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wizard_edge import __version__
 from wizard_edge.conversion import Convert, Converted, Cost, ModelFacts, Recipe
 from wizard_edge.files import translated
 from wizard_edge.gguf import read_header
 from wizard_edge.progress import Progress, silent
-from wizard_edge.receipts import TIME_FORMAT, Receipt, StoredFile
+from wizard_edge.receipts import Receipt, StoredFile
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.checkpoints import Checkpoint, Request, find_checkpoint
-from wizard_edge.service.installation import Installation
+from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
 from wizard_edge.store import Slot
 
@@ -133,8 +131,8 @@ def _commit(
         architecture=header.architecture or None,
         context=header.context,
         parameters=header.parameters,
-        tool=f"wizard-edge {__version__}",
-        created=time.strftime(TIME_FORMAT, time.gmtime(installation.clock())),
+        tool=TOOL,
+        created=installation.now(),
         quality=made.quality or None,
         weights=made.weights,
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wizard_edge import __version__
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
 from wizard_edge.engine import LoadOptions
@@ -19,9 +17,9 @@ from wizard_edge.files import open_regular
 from wizard_edge.hardware import Memory, find_memory
 from wizard_edge.names import Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
-from wizard_edge.receipts import TIME_FORMAT, EvaluatedOn, Receipt
+from wizard_edge.receipts import EvaluatedOn, Receipt
 from wizard_edge.service.chat import check_memory, load_options_from
-from wizard_edge.service.installation import Installation
+from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.targets import Target, find_target
 
 _HASHED_AT_ONCE = 1 << 22
@@ -90,8 +88,8 @@ def evaluate_model(
             text_sha256=text_sha256,
             context=evaluation.context,
             chunks=evaluation.chunks,
-            tool=f"wizard-edge {__version__}",
-            evaluated=time.strftime(TIME_FORMAT, time.gmtime(installation.clock())),
+            tool=TOOL,
+            evaluated=installation.now(),
             reference=other.name if other else None,
             reference_sha256=reference_sha256,
         )

@@ -11,13 +11,11 @@ import contextlib
 import hashlib
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from wizard_edge import __version__
 from wizard_edge.errors import (
     CannotConvert,
     Corrupt,
@@ -37,11 +35,11 @@ from wizard_edge.licenses import terms_of
 from wizard_edge.models import ModelSpec, Variant
 from wizard_edge.names import ModelName, RelPath, Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
-from wizard_edge.receipts import TIME_FORMAT, Origin, Receipt, StoredFile
+from wizard_edge.receipts import Origin, Receipt, StoredFile
 from wizard_edge.refs import QUANTS, parse_quant
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.checkpoints import as_model_name, recorded_licenses
-from wizard_edge.service.installation import Installation
+from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
 from wizard_edge.store import Slot
 from wizard_edge.templates import TEMPLATES, find_template
@@ -360,8 +358,8 @@ def _commit(
         architecture=facts.architecture or None,
         context=facts.context,
         parameters=given.parameters,
-        tool=f"wizard-edge {__version__}",
-        created=time.strftime(TIME_FORMAT, time.gmtime(installation.clock())),
+        tool=TOOL,
+        created=installation.now(),
     )
     installed = installation.store.commit(receipt, slots)
     return Stored(receipt, installed.path, already=False)

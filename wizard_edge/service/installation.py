@@ -13,13 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wizard_edge import __version__
 from wizard_edge.paths import Home, config_dir, find_home
+from wizard_edge.receipts import TIME_FORMAT
 from wizard_edge.store import Store
 
 if TYPE_CHECKING:
     from wizard_edge.config import Settings
     from wizard_edge.registry import Registry
 
+# What a receipt says of the program that wrote it.
+TOOL = f"wizard-edge {__version__}"
 USER_REGISTRY = "models.toml"
 SETTINGS_FILE = "config.toml"
 
@@ -40,6 +44,10 @@ class Installation:
     @property
     def settings_file(self) -> Path:
         return self.config_dir / SETTINGS_FILE
+
+    def now(self) -> str:
+        """Return the time in UTC as receipts write it down."""
+        return time.strftime(TIME_FORMAT, time.gmtime(self.clock()))
 
     @cached_property
     def registry(self) -> Registry:
