@@ -1,13 +1,7 @@
-"""Our parts are byte for byte those that llama-gguf-split makes of our whole file.
-
-The program is looked for in the folder that LLAMA_CPP_BIN names, then on PATH.
-"""
+"""Our parts are byte for byte those that llama-gguf-split makes of our whole file."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,17 +10,12 @@ import pytest
 
 from tests.converters.checkpoints import SHAPES, write_checkpoint
 from tests.converters.comparison import tensor_differences
+from tests.reference.llama_cpp_tools import find_tool, run_tool
 from wizard_edge_converters.options import ConvertOptions
 from wizard_edge_converters.pipeline import convert
 from wizard_edge_converters.requantize import quantize_file
 
-PROGRAM = shutil.which(
-    "llama-gguf-split",
-    path=os.pathsep.join((os.environ.get("LLAMA_CPP_BIN", ""), os.environ["PATH"])),
-)
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="no llama-gguf-split: set LLAMA_CPP_BIN to its folder"
-)
+TOOL = "llama-gguf-split"
 
 # The program takes whole megabytes.
 MEGABYTES = 1
@@ -35,6 +24,7 @@ MEGABYTES = 1
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that converts a shape to one F16 file."""
+    find_tool(TOOL)
     folder = tmp_path_factory.mktemp("sources")
 
     @cache
@@ -64,12 +54,7 @@ def test_parts_equal_those_of_llama_cpp(
         ConvertOptions((quant,), threads=2, split_max_size=MEGABYTES * 10**6),
     ).made
     limit = f"{MEGABYTES}M"
-    assert PROGRAM is not None
-    subprocess.run(
-        [PROGRAM, "--split", "--split-max-size", limit, whole, theirs / "model"],
-        check=True,
-        capture_output=True,
-    )
+    run_tool(TOOL, "--split", "--split-max-size", limit, whole, theirs / "model")
 
     expected = sorted(theirs.iterdir())
     assert len(expected) > 1
@@ -86,10 +71,7 @@ def test_llama_cpp_joins_our_parts_again(
     [made] = quantize_file(given, [tmp_path / "model.gguf"], options).made
     joined = tmp_path / "joined.gguf"
 
-    assert PROGRAM is not None
-    subprocess.run(
-        [PROGRAM, "--merge", made.path, joined], check=True, capture_output=True
-    )
+    run_tool(TOOL, "--merge", made.path, joined)
     quantize_file(given, [tmp_path / "again.gguf"], ConvertOptions(("F16",)))
 
     assert tensor_differences(joined, tmp_path / "again.gguf") == []
