@@ -94,7 +94,8 @@ CASES = [
         ("run", "13b", "Hi"),
         3,
         "wizardlm-13b-v1.2 is not installed",
-        "get a GGUF and 'wizard-edge run ./file.gguf', or 'wizard-edge convert DIR'",
+        "get a GGUF and 'wizard-edge import FILE', or 'wizard-edge pull "
+        "wizardlm-13b-v1.2 --from weights'",
     ),
     Case(
         "bundled, not installed",

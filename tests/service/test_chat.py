@@ -183,8 +183,13 @@ def test_what_is_not_there_is_not_found(
         ("apprentice", "wizard-edge pull apprentice"),
         (
             "wizardlm-13b-v1.2",
-            "get a GGUF and 'wizard-edge run ./file.gguf', "
-            "or 'wizard-edge convert DIR'",
+            "get a GGUF and 'wizard-edge import FILE', "
+            "or 'wizard-edge pull wizardlm-13b-v1.2 --from weights'",
+        ),
+        (
+            "wizardlm-13b-v1.0",
+            "get a GGUF and 'wizard-edge import FILE', "
+            "or 'wizard-edge pull wizardlm-13b-v1.0 --from weights --base DIR'",
         ),
     ],
 )

@@ -46,7 +46,7 @@ def find_target(installation: Installation, ref: str) -> Target:
     assert isinstance(parsed, HubRef)
     raise NotFound(
         f"{parsed} is not on this machine",
-        hint="'run' takes an installed model or a GGUF file",
+        hint="name an installed model or a GGUF file",
     )
 
 
@@ -84,10 +84,14 @@ def _installed(installation: Installation, ref: RegistryRef) -> Target:
 
 
 def _way_to(spec: ModelSpec) -> str:
-    if spec.source is not None and spec.source.package is not None:
+    source = spec.source
+    if source is not None and source.package is not None:
         return f"wizard-edge pull {spec.name}"
-    # 'pull' downloads nothing in this release.
-    return "get a GGUF and 'wizard-edge run ./file.gguf', or 'wizard-edge convert DIR'"
+    bring = "get a GGUF and 'wizard-edge import FILE'"
+    if source is None or source.repo is None:
+        return bring
+    base = " --base DIR" if source.delta_of is not None else ""
+    return f"{bring}, or 'wizard-edge pull {spec.name} --from weights{base}'"
 
 
 def sampling_of(spec: ModelSpec | None) -> Sampling:
