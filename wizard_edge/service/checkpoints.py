@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -105,6 +105,29 @@ def recorded_licenses(
                 ", ".join(sorted(known)),
             )
     return terms_named(ids, registry).licenses
+
+
+def refuse_other_shape(
+    path: Path,
+    spec: ModelSpec,
+    *,
+    layers: tuple[str, object] | None,
+    hidden: tuple[str, object] | None,
+) -> None:
+    """Refuse weights that go by the name of a registered model of another shape.
+
+    What was found comes with what the file calls it, None where it does not say.
+    Raises: CannotConvert.
+    """
+    if spec.shape is None:
+        return
+    for wanted, said in ((spec.shape.layers, layers), (spec.shape.hidden, hidden)):
+        if said is not None and said[1] != wanted:
+            raise CannotConvert(
+                f"{path} goes by the name of {spec.name}, but its {said[0]} is "
+                f"{said[1]!r} instead of {wanted}",
+                hint="if it is another model, give another name with --name",
+            )
 
 
 def as_model_name(name: str) -> ModelName:
@@ -279,19 +302,16 @@ def _check_shape(path: Path, spec: ModelSpec) -> None:
     except (OSError, ValueError, RecursionError):
         # The converter says what is wrong with it.
         return
-    if spec.shape is None or not isinstance(config, dict):
+    if not isinstance(config, dict):
         return
-    for wanted, keys in (
-        (spec.shape.layers, ("num_hidden_layers", "n_layer")),
-        (spec.shape.hidden, ("hidden_size", "n_embd")),
-    ):
-        found = next((config[key] for key in keys if key in config), wanted)
-        if found != wanted:
-            raise CannotConvert(
-                f"{path} goes by the name of {spec.name}, but its {keys[0]} is "
-                f"{found!r} instead of {wanted}",
-                hint="if it is another model, give another name with --name",
-            )
+    layers = _first(config, "num_hidden_layers", "n_layer")
+    hidden = _first(config, "hidden_size", "n_embd")
+    refuse_other_shape(path, spec, layers=layers, hidden=hidden)
+
+
+def _first(config: Mapping[str, object], *keys: str) -> tuple[str, object] | None:
+    """Return the first of some settings that is there, with its name."""
+    return next(((key, config[key]) for key in keys if key in config), None)
 
 
 def _identity(path: Path) -> tuple[str, Origin]:

@@ -17,7 +17,6 @@ from math import prod
 from pathlib import Path
 
 from wizard_edge.errors import (
-    CannotConvert,
     Corrupt,
     NotEnough,
     UnknownModel,
@@ -38,7 +37,11 @@ from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import Origin, Receipt, StoredFile
 from wizard_edge.refs import QUANTS, parse_quant
 from wizard_edge.service.cards import file_facts
-from wizard_edge.service.checkpoints import as_model_name, recorded_licenses
+from wizard_edge.service.checkpoints import (
+    as_model_name,
+    recorded_licenses,
+    refuse_other_shape,
+)
 from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
 from wizard_edge.store import Slot
@@ -195,7 +198,12 @@ def _identify(installation: Installation, given: _Given, name: str | None) -> _I
             licenses=header.licenses,
             origin=Origin("local"),
         )
-    _check_shape(header, spec)
+    refuse_other_shape(
+        header.path,
+        spec,
+        layers=("block_count", header.block_count),
+        hidden=("embedding_length", header.embedding_length),
+    )
     return _Identity(
         name=spec.name,
         quant=given.quant,
@@ -203,22 +211,6 @@ def _identify(installation: Installation, given: _Given, name: str | None) -> _I
         licenses=terms_of(spec, installation.registry).ids,
         origin=Origin("local"),
     )
-
-
-def _check_shape(header: Header, spec: ModelSpec) -> None:
-    """Refuse another model that goes by the name of a registered one."""
-    if spec.shape is None:
-        return
-    for key, found, wanted in (
-        ("block_count", header.block_count, spec.shape.layers),
-        ("embedding_length", header.embedding_length, spec.shape.hidden),
-    ):
-        if found != wanted:
-            raise CannotConvert(
-                f"{header.path} goes by the name of {spec.name}, but its {key} is "
-                f"{found} instead of {wanted}",
-                hint="if it is another model, give another name with --name",
-            )
 
 
 def _refuse_installed(installation: Installation, identity: _Identity) -> None:
