@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,14 +68,8 @@ def evaluate_model(
     reference_sha256 = (
         _sha256_of(other, progress) if other and target.installed else None
     )
-    with ExitStack() as loaded:
-        engines = [
-            loaded.enter_context(
-                closing(LlamaEngine(item.path, options, progress=progress))
-            )
-            for item in (target, other)
-            if item is not None
-        ]
+    paths = [item.path for item in (target, other) if item is not None]
+    with _loaded(paths, options, progress) as engines:
         evaluation = evaluate(
             engines[0],
             content,
@@ -139,6 +134,17 @@ def _check_memory(
     except NotEnough as err:
         err.hint = "take a smaller reference, such as Q8_0"
         raise
+
+
+@contextmanager
+def _loaded(
+    paths: Sequence[Path], options: LoadOptions, progress: Progress
+) -> Iterator[list[LlamaEngine]]:
+    with ExitStack() as opened:
+        yield [
+            opened.enter_context(closing(LlamaEngine(path, options, progress=progress)))
+            for path in paths
+        ]
 
 
 def _size(target: Target) -> int:
