@@ -59,7 +59,7 @@ class DeltaCheckpoint:
             name: tensor if _is_left_over(name) else replace(tensor, type=GgmlType.F32)
             for name, tensor in delta.tensors.items()
         }
-        self._mean: _Mean | None = None
+        self._mean: MeanRow | None = None
 
     @property
     def size(self) -> int:
@@ -123,7 +123,7 @@ class DeltaCheckpoint:
             return rows
         columns = base.shape[1]
         if self._mean is None or start == 0:
-            self._mean = _Mean(*base.shape)
+            self._mean = MeanRow(*base.shape)
         self._mean.add(rows.reshape(-1, columns))
         missing = (count - there) // columns
         if not missing:
@@ -132,7 +132,7 @@ class DeltaCheckpoint:
         return np.concatenate([rows, *([mean] * missing)])
 
 
-class _Mean:
+class MeanRow:
     """The mean of the rows of a matrix that come in order, summed as torch does.
 
     torch adds up a column in cascades of four levels, so that float32 loses little;

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from wizard_edge.gguf import DEFAULT_ALIGNMENT, Header, read_fields
-from wizard_edge.gguf import QUALITY_PREFIX as QUALITY_PREFIX
+from wizard_edge.gguf import DEFAULT_ALIGNMENT, QUALITY_PREFIX, Header, read_fields
 from wizard_edge.gguf_parts import read_parts
 from wizard_edge.gguf_types import FileType, GgmlType, TensorInfo, ValueType
 from wizard_edge.names import RelPath

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,14 +301,17 @@ def _seal(
         part.write(0, file.header)
     steps = work.journal.progress.steps
     advance = _counting("verify", plan.output_bytes, progress)
-    return [
-        Sha256.parse(
+    with ThreadPoolExecutor(1) as pool:
+        # The disk takes what is left while the processor checks it.
+        synced = pool.submit(work.sync)
+        digests = [
             verify_file(
                 part.path, file, pieces_of(plan, steps, number), advance=advance
             )
-        )
-        for number, (part, file) in enumerate(zip(work.parts, files, strict=True))
-    ]
+            for number, (part, file) in enumerate(zip(work.parts, files, strict=True))
+        ]
+        synced.result()
+    return list(map(Sha256.parse, digests))
 
 
 def _with_figures(

@@ -11,6 +11,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -120,22 +121,27 @@ def _check_pieces(source: SourceFile, pieces: Sequence[Piece], advance: Advance)
     """Read the file once from end to end: sha256 of all, CRC-32 of every piece."""
     digest = hashlib.sha256()
     at = 0
+    with ThreadPoolExecutor(1) as hashing:
+        last: Future[None] | None = None
 
-    def take(size: int) -> bytes:
-        nonlocal at
-        data = source.read(at, size)
-        digest.update(data)
-        at += size
-        advance(size)
-        return data
+        def take(size: int) -> bytes:
+            """Read on; the hash follows on a thread of its own, one piece behind."""
+            nonlocal at, last
+            data = source.read(at, size)
+            if last is not None:
+                last.result()
+            last = hashing.submit(digest.update, data)
+            at += size
+            advance(size)
+            return data
 
-    for piece in pieces:
-        while at < piece.offset:
-            take(min(_PIECE, piece.offset - at))
-        if zlib.crc32(take(piece.size)) != piece.crc:
-            _fail(source.path, f"tensor {piece.name}", "reads back differently")
-    while at < source.size:
-        take(min(_PIECE, source.size - at))
+        for piece in pieces:
+            while at < piece.offset:
+                take(min(_PIECE, piece.offset - at))
+            if zlib.crc32(take(piece.size)) != piece.crc:
+                _fail(source.path, f"tensor {piece.name}", "reads back differently")
+        while at < source.size:
+            take(min(_PIECE, source.size - at))
     return digest.hexdigest()
 
 

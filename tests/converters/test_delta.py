@@ -123,10 +123,10 @@ def test_the_files_of_the_base_are_checked_as_they_can_be(
 
 def test_the_mean_row_has_the_cascade_of_sums() -> None:
     """One sum after the other would differ from this in most columns."""
-    from wizard_edge_converters.delta import _Mean
+    from wizard_edge_converters.delta import MeanRow
 
     rows = np.random.RandomState(5).standard_normal((32_000, 64)).astype(np.float32)
-    mean = _Mean(*rows.shape)
+    mean = MeanRow(*rows.shape)
     for start in range(0, len(rows), 777):
         mean.add(rows[start : start + 777])
 

@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 
 # What ctypes takes for the type of a result or an argument has no common base.
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,12 +132,10 @@ def is_valid(rows: NDArray[np.uint8], kind: GgmlType) -> bool:
 
 
 def half_to_float(rows: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Widen float16 to float32, exactly; 1.5 times as fast as numpy does it."""
+    """Widen float16 to float32, exactly; several times as fast as numpy does it."""
     source = np.ascontiguousarray(rows)
     result = np.empty(rows.shape, dtype=np.float32)
-    _library().ggml_fp16_to_fp32_row(
-        source.ctypes.data, result.ctypes.data, source.size
-    )
+    _widen_halves()(source.ctypes.data, result.ctypes.data, source.size)
     return result
 
 
@@ -218,6 +216,20 @@ def _check_type(kind: GgmlType) -> None:
             f"this llama.cpp stores {kind.name} in blocks of {theirs}, "
             f"not {(kind.block_size, kind.type_size)}"
         )
+
+
+@cache
+def _widen_halves() -> Callable[[int, int, int], None]:
+    """Return the processor's own way, where ggml has it, else the portable one."""
+    library = _library()
+    # Source: llama.cpp 0c1e57098, ggml/include/ggml-cpu.h.
+    function = getattr(library, "ggml_cpu_fp16_to_fp32", None)
+    if function is None:
+        portable: Callable[[int, int, int], None] = library.ggml_fp16_to_fp32_row
+        return portable
+    function.restype = None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    return cast("Callable[[int, int, int], None]", function)
 
 
 @cache
