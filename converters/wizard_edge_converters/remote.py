@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from wizard_edge.errors import Corrupt, MissingFile
+from wizard_edge.errors import CannotConvert, Corrupt, MissingFile
 from wizard_edge.files import move_into_place, write_atomically
 from wizard_edge.hashing import ResumableSha256, StreamingSha256, new_sha256
 from wizard_edge.hub import ByteStream, Hub, RemoteFileInfo, Repository
@@ -165,7 +165,10 @@ class StreamedFile:
 
     def read(self, offset: int, size: int) -> bytes:
         if offset < self._position:
-            raise ValueError(f"{self.path} has passed {offset}")
+            raise CannotConvert(
+                f"{self.path} has tensors that overlap: it cannot be read in one pass",
+                hint="fetch the repository and convert its directory",
+            )
         self._begun = True
         while self._position < offset:
             self._take(min(_PIECE, offset - self._position))

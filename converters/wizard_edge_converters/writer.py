@@ -17,7 +17,14 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NoReturn
 
-from wizard_edge.errors import Corrupt, MissingFile, NotEnough, Refused, UsageError
+from wizard_edge.errors import (
+    CannotConvert,
+    Corrupt,
+    MissingFile,
+    NotEnough,
+    Refused,
+    UsageError,
+)
 from wizard_edge.files import move_into_place
 from wizard_edge_converters.journal import Journal
 
@@ -165,7 +172,8 @@ def replacing(
             for path, output in zip(paths, outputs, strict=True):
                 move_into_place(path, output)
             done = True
-        except Corrupt:
+        except (Corrupt, CannotConvert):
+            # Whoever goes on would come to the same.
             keep = False
             raise
         except OSError as err:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.converters.checkpoints import Format, Shape, write_checkpoint
+from tests.converters.checkpoints import (
+    Format,
+    Shape,
+    random_weights,
+    tensor_pickle,
+    text,
+    write_checkpoint,
+    write_torch_zip,
+)
 from tests.converters.running import Converted
 from tests.converters.running import convert as convert_directory
 from tests.hub.content import repository
@@ -17,7 +25,13 @@ from tests.hub.faults import Fault, random_cuts
 from tests.hub.server import LoopbackHub
 from wizard_edge import hashing
 from wizard_edge.conversion import HubWeights
-from wizard_edge.errors import Corrupt, Interrupted, MissingFile, NotFound
+from wizard_edge.errors import (
+    CannotConvert,
+    Corrupt,
+    Interrupted,
+    MissingFile,
+    NotFound,
+)
 from wizard_edge.names import RepoId
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.receipts import Check
@@ -113,6 +127,69 @@ def test_a_plan_fetches_no_weights(hub: LoopbackHub, folder: Path) -> None:
     with open_source(folder) as here:
         assert names == set(here.checkpoint.tensors)
     assert hub.sent("cdn") < 3 * (3 << 16)
+
+
+def write_views(folder: Path, *, gap: int = 0, overlap: int = 0) -> Path:
+    """Write a checkpoint all of whose tensors are views into two storages.
+
+    Around each tensor lie `gap` numbers that no tensor wants; `overlap` are its own
+    and those of the tensor before.
+    """
+    write_checkpoint(folder, SHAPE, form="safetensors")
+    (folder / "model.safetensors").unlink()
+    weights = random_weights(SHAPE)
+    names = list(weights)
+    storages: dict[str, bytes] = {}
+    places: dict[str, tuple[str, int]] = {}
+    for key, part in (("0", names[::2]), ("1", names[1::2])):
+        data = b""
+        for name in part:
+            data = data[: len(data) - 2 * overlap] + b"\x01\x3c" * gap
+            places[name] = key, len(data) // 2
+            data += weights[name].tobytes()
+        storages[key] = data + b"\x01\x3c" * gap
+    pickled = b"".join(
+        text(name)
+        + tensor_pickle(
+            key,
+            "F16",
+            weights[name].shape,
+            length=len(storages[key]) // 2,
+            offset=offset,
+        )
+        for name, (key, offset) in places.items()
+    )
+    state = b"\x80\x02}(" + pickled + b"u."
+    write_torch_zip(folder / "pytorch_model.bin", state, storages)
+    return folder
+
+
+@pytest.mark.parametrize("gap", [0, 7, 70_000])
+def test_storages_larger_than_their_tensors_stream(
+    gap: int, hub: LoopbackHub, output: Path, tmp_path: Path
+) -> None:
+    """torch saves the whole storage of a view; what nobody wants passes by."""
+    folder = write_views(tmp_path / "s", gap=gap)
+    host(hub, folder)
+    interrupted_at(0.6, hub, output)
+
+    done = stream(hub, output)
+
+    assert done.made[0].sha256 == direct(folder, tmp_path).sha256
+    assert [file.check for file in done.weights] == [Check.SHA256]
+
+
+def test_tensors_that_overlap_cannot_be_streamed(
+    hub: LoopbackHub, output: Path, tmp_path: Path
+) -> None:
+    folder = write_views(tmp_path / "s", overlap=1)
+    host(hub, folder)
+
+    with pytest.raises(CannotConvert, match="overlap"):
+        stream(hub, output)
+
+    assert left_in(output) == []
+    assert direct(folder, tmp_path).size
 
 
 # What goes wrong -----------------------------------------------------------------

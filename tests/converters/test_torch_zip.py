@@ -103,6 +103,23 @@ def test_views_into_one_storage_are_read(tmp_path: Path) -> None:
     assert found == {"all": bytes(range(16)), "row": bytes(range(8, 16))}
 
 
+def test_a_storage_is_compared_each_time_it_is_read(
+    path: Path, weights: Weights
+) -> None:
+    """As the q and k rows of a base: looked at first, added to the delta later."""
+    file = TorchFile(SourceFile(path), path.name)
+    [norm] = [t for t in file.tensors if t.name == "model.norm.weight"]
+    file.read(norm, 0, norm.elements)
+    data = bytearray(path.read_bytes())
+    data[data.index(weights["model.norm.weight"].tobytes()) + 7] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(Corrupt, match="CRC-32"):
+        file.read(norm, 0, norm.elements)
+
+    file.close()
+
+
 BAD_TENSORS = {
     "beyond its storage": tensor_pickle("0", "F16", (2, 4), length=8, offset=1),
     "a storage of 7 elements in 16 bytes": tensor_pickle("0", "F16", (7,), length=7),
