@@ -16,7 +16,12 @@ from pathlib import Path
 
 from wizard_edge.errors import CannotConvert, Corrupt, MissingFile
 from wizard_edge.files import move_into_place, write_atomically
-from wizard_edge.hashing import ResumableSha256, StreamingSha256, new_sha256
+from wizard_edge.hashing import (
+    ResumableSha256,
+    StreamingSha256,
+    can_resume,
+    new_sha256,
+)
 from wizard_edge.hub import ByteStream, Hub, RemoteFileInfo, Repository
 from wizard_edge.names import RelPath
 from wizard_edge.paths import place
@@ -188,7 +193,8 @@ class StreamedFile:
         at, state = int(known["at"]), known["sha256"]
         if self._kept is not None and not self._kept.has(at):
             return
-        if state is not None:
+        # The state may be of another machine, whose libcrypto this one lacks.
+        if state is not None and can_resume():
             self._hash = ResumableSha256.resume(state)
             self._position = at
         elif sums:

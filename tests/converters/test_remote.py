@@ -382,6 +382,20 @@ def test_without_libcrypto_the_sums_of_the_file_are_the_second_line(
     assert [file.check for file in done.weights] == [check]
 
 
+def test_a_state_of_a_machine_with_libcrypto_is_read_by_one_without(
+    hub: LoopbackHub, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path / "s", SHAPE, form="safetensors")
+    host(hub, folder)
+    interrupted_at(0.6, hub, output)
+    monkeypatch.setattr(hashing, "_libcrypto", lambda: None)
+
+    done = stream(hub, output)
+
+    assert done.made[0].sha256 == direct(folder, tmp_path).sha256
+    assert [file.check for file in done.weights] == [Check.SHA256]
+
+
 def test_a_hub_that_goes_away_leaves_what_was_made(
     hub: LoopbackHub, folder: Path, output: Path, tmp_path: Path
 ) -> None:
