@@ -213,8 +213,9 @@ def carry_out(
     sizes = [file.size for file in plan.files]
     key = plan_key(plan, f"{checkpoint.identity}\n{rules.identity}")
     with (
-        resumable(keep=checkpoint.is_remote),
         replacing(paths, sizes, key, keep=checkpoint.is_remote, folder=partial) as work,
+        # Inside: who could not begin has nothing to go on with.
+        resumable(keep=checkpoint.is_remote),
     ):
         _keep_sound(plan, work, progress)
         write_tensors(

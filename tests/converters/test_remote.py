@@ -31,6 +31,7 @@ from wizard_edge.errors import (
     Interrupted,
     MissingFile,
     NotFound,
+    Refused,
 )
 from wizard_edge.names import RepoId
 from wizard_edge.progress import ProgressEvent
@@ -394,6 +395,29 @@ def test_a_state_of_a_machine_with_libcrypto_is_read_by_one_without(
 
     assert done.made[0].sha256 == direct(folder, tmp_path).sha256
     assert [file.check for file in done.weights] == [Check.SHA256]
+
+
+def test_who_finds_another_at_work_is_not_told_to_go_on(
+    hub: LoopbackHub, folder: Path, output: Path
+) -> None:
+    host(hub, folder)
+    found: list[Refused] = []
+
+    def again(event: ProgressEvent) -> None:
+        if not found:
+            with pytest.raises(Refused) as caught:
+                stream(hub, output)
+            found.append(caught.value)
+
+    convert(
+        SOURCE,
+        [output],
+        OPTIONS,
+        environ={"HF_ENDPOINT": hub.endpoint},
+        progress=again,
+    )
+
+    assert found[0].hint == "wait until it is done"
 
 
 def test_a_hub_that_goes_away_leaves_what_was_made(

@@ -325,7 +325,8 @@ def _describe(err: Exception) -> str:
 def _given_up(problem: Passing, tries: int, *, started: bool) -> HubError:
     return HubError(
         f"cannot read from {problem}, {tries} times",
-        hint="check the network; the same command goes on where it stopped"
+        # Whoever can go on from here says so.
+        hint="check the network, then try again"
         if started
         else "check the network, the proxy and HF_ENDPOINT, then try again",
     )
