@@ -33,6 +33,8 @@ from wizard_edge_converters.writer import PartFile
 # What is asked for at once when a plan looks into a file: a zip's directory ends
 # within its last 65,557 bytes, most pickles of a shard are shorter.
 _WINDOW = 1 << 16
+# So many are remembered of a file.
+_REMEMBERED = 8
 # What lies this close before the next tensor is read through, not asked for again.
 _NEAR = 1 << 16
 _PIECE = 1 << 20
@@ -138,7 +140,8 @@ class _Windows:
         start = start if offset + size > start + _WINDOW else offset
         wanted = min(max(size + offset - start, _WINDOW), file_size - start)
         data = self._remote.read(start, wanted)
-        self._pieces.append((start, data))
+        # A base has hundreds of tensors, each with a header to look at.
+        self._pieces = [*self._pieces[1 - _REMEMBERED :], (start, data)]
         return data[offset - start : offset - start + size]
 
 
