@@ -75,6 +75,9 @@ class Folder(SideFiles, Protocol):
     def open(self, name: str) -> ByteSource:
         """Open a weight file. Raises: MissingFile."""
 
+    def lacks(self, name: str) -> bool:
+        """Whether a copy of a weight file is wanted that is not there yet."""
+
 
 class WeightFile(Protocol):
     """One open weight file."""

@@ -100,8 +100,11 @@ class DeltaCheckpoint:
     def others(self) -> Sequence[CheckedFile]:
         checked = [self._base.finish(name) for name in self._base_files()]
         return [
-            replace(item, name=RelPath.parse(f"{BASE_FOLDER}/{item.name}"))
-            for item in checked
+            *self._delta.others(),
+            *(
+                replace(item, name=RelPath.parse(f"{BASE_FOLDER}/{item.name}"))
+                for item in checked
+            ),
         ]
 
     def close(self) -> None:

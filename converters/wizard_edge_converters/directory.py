@@ -46,6 +46,9 @@ class Directory:
             raise MissingFile(path, hint="the checkpoint is not complete")
         return SourceFile(path)
 
+    def lacks(self, name: str) -> bool:
+        return False
+
     def _place(self, name: str) -> Path:
         return place(self.path, RelPath.parse(name))
 

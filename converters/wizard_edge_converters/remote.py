@@ -9,13 +9,14 @@ to be kept.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from wizard_edge.errors import CannotConvert, Corrupt, MissingFile
-from wizard_edge.files import move_into_place, write_atomically
+from wizard_edge.errors import CannotConvert, Corrupt, MissingFile, NotEnough
+from wizard_edge.files import free_disk, move_into_place, write_atomically
 from wizard_edge.hashing import (
     ResumableSha256,
     StreamingSha256,
@@ -28,7 +29,7 @@ from wizard_edge.paths import place
 from wizard_edge.receipts import Check, CheckedFile
 from wizard_edge_converters.source_files import ByteSource
 from wizard_edge_converters.weights import MAX_SIDE_FILE
-from wizard_edge_converters.writer import PartFile
+from wizard_edge_converters.writer import PartFile, allocated
 
 # What is asked for at once when a plan looks into a file: a zip's directory ends
 # within its last 65,557 bytes, most pickles of a shard are shorter.
@@ -92,6 +93,32 @@ class RemoteFolder:
             return RangedFile(remote)
         kept = place(self._keep, path) if self._keep is not None else None
         return StreamedFile(remote, kept)
+
+    def lacks(self, name: str) -> bool:
+        path = RelPath.parse(name)
+        if self._keep is None or not self._in_order:
+            return False
+        with contextlib.suppress(OSError):
+            size = place(self._keep, path).stat().st_size
+            return size != self._repository.files[path].size
+        return True
+
+    def check_room(self, names: Collection[str]) -> None:
+        """See that the folder to keep weight files in has room. Raises: NotEnough."""
+        if self._keep is None:
+            return
+        paths = [RelPath.parse(name) for name in names if self.lacks(name)]
+        files = [self._repository.files[path] for path in paths]
+        there = [allocated(_part_path(place(self._keep, f.path), f)) for f in files]
+        needed = sum(file.size for file in files) - sum(there)
+        free = free_disk(self._keep)
+        if needed > free:
+            raise NotEnough(
+                f"disk in {self._keep}",
+                needed=needed,
+                free=free,
+                hint="another folder, or leave out --keep-weights",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +191,7 @@ class StreamedFile:
         self._hash: StreamingSha256 | None = new_sha256()
         self._stream: ByteStream | None = None
         self._begun = False
-        self._kept = _Kept(keep, self.size) if keep is not None else None
+        self._kept = _Kept(keep, remote.file) if keep is not None else None
 
     def peek(self, offset: int, size: int) -> bytes:
         if self._begun and 0 <= offset - self._position <= _NEAR:
@@ -296,33 +323,56 @@ class RangedFile:
 class _Kept:
     """The copy of a weight file that `--keep-weights` leaves behind."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, file: RemoteFileInfo) -> None:
         self._path = path
-        self._part_path = path.with_name(f".{path.name}.part")
-        self._size = size
+        self._file = file
+        self._part_path = _part_path(path, file)
         self._part: PartFile | None = None
+        self._goes_on = False
 
     def has(self, size: int) -> bool:
         """Whether an earlier run left at least that many bytes."""
         with contextlib.suppress(OSError):
-            return self._part_path.stat().st_size >= size
-        return False
+            self._goes_on = self._part_path.stat().st_size >= size
+        return self._goes_on
 
     def write(self, offset: int, data: bytes) -> None:
         if self._part is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._part = PartFile(self._part_path, self._size)
+            self._part = PartFile(self._part_path, self._file.size)
         self._part.write(offset, data)
 
     def finish(self) -> None:
+        """Give the copy its name. Raises: Corrupt."""
         self.close()
-        if self._part_path.exists():
-            move_into_place(self._part_path, self._path)
+        if not self._part_path.exists():
+            return
+        if self._goes_on:
+            self._compare()
+        move_into_place(self._part_path, self._path)
+
+    def _compare(self) -> None:
+        """Read again what an earlier run wrote: the disk may not have had it all."""
+        with self._part_path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if self._file.sha256 not in (None, found):
+            self._part_path.unlink()
+            raise Corrupt(
+                self._path,
+                f"sha256 {found}, the hub states {self._file.sha256}",
+                hint="run the command again: it begins anew",
+            )
 
     def close(self) -> None:
         if self._part is not None:
             self._part.close()
             self._part = None
+
+
+def _part_path(path: Path, file: RemoteFileInfo) -> Path:
+    # Another content under the same name is another part.
+    content = str(file.sha256 or file.blob)[:16]
+    return path.with_name(f".{path.name}.{content}.part")
 
 
 def _keep_small(path: Path, data: bytes) -> None:

@@ -52,7 +52,8 @@ class Pipeline:
             plan = pipeline.plan_checkpoint(
                 opened.checkpoint, opened.title, options, rules
             )
-        return _cost(plan, recipe, rules)
+            kept = opened.fetched if recipe.keep_weights is not None else 0
+        return _cost(plan, recipe, rules, kept=kept)
 
     def convert(
         self,
@@ -159,13 +160,13 @@ class Quantizer:
         )
 
 
-def _cost(plan: Plan, recipe: Recipe, rules: TypeRules) -> Cost:
+def _cost(plan: Plan, recipe: Recipe, rules: TypeRules, *, kept: int = 0) -> Cost:
     from wizard_edge_converters.options import usable_threads
     from wizard_edge_converters.speed import expected_seconds
 
     return Cost(
         read_bytes=plan.read_bytes,
-        peak_disk_bytes=plan.peak_disk_bytes,
+        peak_disk_bytes=plan.peak_disk_bytes + kept,
         peak_memory_bytes=plan.peak_memory_bytes,
         quants=tuple(
             QuantCost(target.quant, target.size, target.tensors)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wizard_edge.conversion import HubWeights, Weights
+from wizard_edge.errors import NotEnough
 from wizard_edge.names import CommitId
 from wizard_edge_converters.checkpoint import Checkpoint
 from wizard_edge_converters.delta import DeltaCheckpoint
@@ -20,12 +21,14 @@ from wizard_edge_converters.weights import FileCheckpoint, open_weights
 class Opened:
     """An open checkpoint; `revision` is its commit on the hub, None elsewhere.
 
-    `title` is what it is called where nobody says more.
+    `title` is what it is called where nobody says more. Of its weight files `fetched`
+    bytes come from the hub and could be kept.
     """
 
     checkpoint: Checkpoint
     title: str
     revision: CommitId | None = None
+    fetched: int = 0
 
 
 @contextmanager
@@ -45,11 +48,13 @@ def open_source(
     with contextlib.ExitStack() as opened:
         checkpoint: Checkpoint
         revision: CommitId | None = None
+        fetched = 0
         if isinstance(source, HubWeights):
             checkpoint, revision = _open_remote(
                 source, environ or {}, in_order=True, keep=keep
             )
             title = source.repo.partition("/")[2]
+            fetched = checkpoint.size
         else:
             checkpoint = open_weights(Directory(source))
             title = source.absolute().name
@@ -58,7 +63,7 @@ def open_source(
             added = _open_base(base, environ or {})
             opened.callback(added.close)
             checkpoint = DeltaCheckpoint(checkpoint, added)
-        yield Opened(checkpoint, title, revision)
+        yield Opened(checkpoint, title, revision, fetched)
 
 
 def _open_base(base: Weights, environ: Mapping[str, str]) -> FileCheckpoint:
@@ -82,4 +87,10 @@ def _open_remote(
     hub = Hub.from_environment(environ)
     repository = hub.repository(source.repo, source.revision)
     folder = RemoteFolder(hub, repository, in_order=in_order, keep=keep)
-    return open_weights(folder), repository.revision
+    checkpoint = open_weights(folder)
+    try:
+        folder.check_room(checkpoint.files)
+    except NotEnough:
+        checkpoint.close()
+        raise
+    return checkpoint, repository.revision

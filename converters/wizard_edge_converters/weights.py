@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -75,6 +75,11 @@ class FileCheckpoint:
     def size(self) -> int:
         return sum(file.size for file in self._files.values())
 
+    @property
+    def files(self) -> Collection[str]:
+        """The names of its weight files."""
+        return self._files.keys()
+
     def label(self, name: str) -> str:
         return self._folder.label(name)
 
@@ -94,7 +99,12 @@ class FileCheckpoint:
         return self._files[file].finish()
 
     def others(self) -> Sequence[CheckedFile]:
-        return ()
+        # No tensor is in them, or an earlier run read them and was to keep none.
+        return [
+            file.finish()
+            for name, file in self._files.items()
+            if self._folder.lacks(name)
+        ]
 
     def close(self) -> None:
         for file in self._files.values():

@@ -72,7 +72,7 @@ class PartFile:
                 rest = rest[written:]
         except OSError as err:
             # What one piece lacks is not what the file lacks.
-            missing = max(self.size - _allocated(self.path), len(rest))
+            missing = max(self.size - allocated(self.path), len(rest))
             _translate(self.path, missing, err)
 
     def sync(self) -> None:
@@ -154,7 +154,7 @@ def replacing(
         _part_path(output, key, number, folder) for number, output in enumerate(outputs)
     ]
     journal_path = paths[0].with_suffix(".journal")
-    check_space(outputs[0].parent, sum(sizes) - sum(map(_allocated, paths)))
+    check_space(outputs[0].parent, sum(sizes) - sum(map(allocated, paths)))
     with _locked(outputs[0], journal_path.with_suffix(".lock")):
         done = False
         try:
@@ -234,7 +234,7 @@ def _part_path(output: Path, key: str, number: int, folder: Path | None) -> Path
     return output.with_name(f".{output.name[:64]}.{key[:16]}.part")
 
 
-def _allocated(path: Path) -> int:
+def allocated(path: Path) -> int:
     """Return the bytes on the disk that a part file has already."""
     try:
         status = path.lstat()

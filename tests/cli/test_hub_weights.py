@@ -65,6 +65,33 @@ def test_a_dry_run_from_the_hub_writes_nothing(
     assert not home.exists()
 
 
+def test_a_dry_run_counts_the_weights_that_are_to_be_kept(
+    cli: Cli, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    def cost(*more: str) -> int:
+        words = ("convert", f"hf:{REPO}", "-q", "Q8_0", "--dry-run", "--json")
+        found: int = json.loads(cli(*words, *more).stdout)["peak_disk_bytes"]
+        return found
+
+    kept = tmp_path / "kept"
+    size = sum(path.stat().st_size for path in (tmp_path / "c").glob("*.bin"))
+
+    assert cost("--keep-weights", str(kept)) - cost() == size
+    assert not kept.exists()
+
+
+def test_weights_of_this_machine_are_not_kept(
+    cli: Cli, hub: LoopbackHub, tmp_path: Path
+) -> None:
+    kept = ("--keep-weights", str(tmp_path / "kept"))
+
+    for words in (("convert", str(tmp_path / "c")), ("pull", "apprentice")):
+        result = cli(*words, *kept)
+
+        assert result.exit_code == 2
+        assert "none are fetched" in result.stderr
+
+
 def test_a_hub_that_fails_says_how_to_go_on(
     cli: Cli, hub: LoopbackHub, tmp_path: Path
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.converters.checkpoints import (
@@ -15,6 +17,7 @@ from tests.converters.checkpoints import (
     random_weights,
     tensor_pickle,
     text,
+    write_bin,
     write_checkpoint,
     write_torch_zip,
 )
@@ -30,6 +33,7 @@ from wizard_edge.errors import (
     Corrupt,
     Interrupted,
     MissingFile,
+    NotEnough,
     NotFound,
     Refused,
 )
@@ -457,10 +461,135 @@ def test_weights_are_kept_when_asked(
 
         convert_checkpoint(opened.checkpoint, "x", [output], OPTIONS)
 
+    assert_same(kept, folder)
+
+
+def assert_same(kept: Path, folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     assert sorted(path.name for path in kept.iterdir()) == names
     for name in names:
         assert (kept / name).read_bytes() == (folder / name).read_bytes()
+
+
+def keep(
+    hub: LoopbackHub,
+    output: Path,
+    kept: Path,
+    share: float = 2.0,
+    source: HubWeights = SOURCE,
+) -> None:
+    """Convert and keep the weights; Ctrl-C at that share of the source."""
+    from wizard_edge_converters.pipeline import convert_checkpoint
+
+    def press(event: ProgressEvent) -> None:
+        if event.stage == "convert" and event.done >= share * event.total:
+            raise KeyboardInterrupt
+
+    environ = {"HF_ENDPOINT": hub.endpoint}
+    with open_source(source, environ=environ, keep=kept) as opened:
+        convert_checkpoint(
+            opened.checkpoint, opened.title, [output], OPTIONS, progress=press
+        )
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 1.0])
+def test_weights_are_kept_by_a_run_that_goes_on(
+    share: float, hub: LoopbackHub, folder: Path, output: Path, tmp_path: Path
+) -> None:
+    host(hub, folder)
+    with pytest.raises(Interrupted):
+        keep(hub, output, tmp_path / "kept", share)
+    hub.forget()
+
+    keep(hub, output, tmp_path / "kept")
+
+    assert_same(tmp_path / "kept", folder)
+    assert hub.sent("cdn") < (1.1 - share) * weights_size(folder) + 2 * LARGEST
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_what_an_earlier_run_did_not_keep_is_fetched_again(
+    share: float, hub: LoopbackHub, folder: Path, output: Path, tmp_path: Path
+) -> None:
+    host(hub, folder)
+    interrupted_at(share, hub, output)
+
+    keep(hub, output, tmp_path / "kept")
+
+    assert_same(tmp_path / "kept", folder)
+
+
+def test_a_file_without_tensors_is_kept_too(
+    hub: LoopbackHub, output: Path, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(tmp_path / "s", SHAPE, form="bin", shards=2)
+    index = folder / "pytorch_model.bin.index.json"
+    found = json.loads(index.read_text())
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    found["weight_map"][name] = "pytorch_model-00003-of-00003.bin"
+    index.write_text(json.dumps(found))
+    buffer = np.ones(32, np.float32)
+    write_bin(folder / "pytorch_model-00003-of-00003.bin", {name: buffer})
+    host(hub, folder)
+
+    keep(hub, output, tmp_path / "kept")
+
+    assert_same(tmp_path / "kept", folder)
+
+
+def test_another_content_does_not_get_into_a_kept_file(
+    hub: LoopbackHub, output: Path, tmp_path: Path
+) -> None:
+    """Somebody converts another model meanwhile, and keeps it in the same folder."""
+    folder = write_checkpoint(tmp_path / "s", SHAPE, form="bin")
+    host(hub, folder)
+    with pytest.raises(Interrupted):
+        keep(hub, output, tmp_path / "kept", 0.6)
+    other = write_checkpoint(tmp_path / "o", replace(SHAPE, seed=31), form="bin")
+    host(hub, other, "somebody/Other-1B")
+    source = HubWeights(RepoId.parse("somebody/Other-1B"))
+    with pytest.raises(Interrupted):
+        keep(hub, output, tmp_path / "kept", 0.0, source)
+
+    keep(hub, output, tmp_path / "kept")
+
+    name = "pytorch_model.bin"
+    assert (tmp_path / "kept" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_kept_file_that_the_disk_lost_is_noticed(
+    hub: LoopbackHub, folder: Path, output: Path, tmp_path: Path
+) -> None:
+    """As after a power cut: the size was on the disk, the bytes were not."""
+    host(hub, folder)
+    with pytest.raises(Interrupted):
+        keep(hub, output, tmp_path / "kept", 0.2)
+    [part] = (tmp_path / "kept").glob(".*.part")
+    part.write_bytes(bytes(part.stat().st_size))
+
+    with pytest.raises(Corrupt, match="sha256"):
+        keep(hub, output, tmp_path / "kept")
+    assert left_in(output) == []
+    keep(hub, output, tmp_path / "kept")
+
+    assert_same(tmp_path / "kept", folder)
+
+
+def test_no_room_for_kept_weights_is_told_before_the_first_byte(
+    hub: LoopbackHub,
+    folder: Path,
+    output: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host(hub, folder)
+    monkeypatch.setattr(remote, "free_disk", lambda path: 10_000_000)
+
+    with pytest.raises(NotEnough) as caught:
+        keep(hub, output, tmp_path / "kept")
+
+    assert caught.value.needed == sum(f.stat().st_size for f in folder.glob("*.bin"))
+    assert left_in(output) == []
 
 
 def test_a_base_on_the_hub_is_read_by_ranges(

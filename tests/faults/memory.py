@@ -67,6 +67,9 @@ class MemoryFolder:
             raise Corrupt(name, f"{len(data)} bytes")
         return data
 
+    def lacks(self, name: str) -> bool:
+        return False
+
     def open(self, name: str) -> ByteSource:
         if name not in self._files:
             raise MissingFile(name)

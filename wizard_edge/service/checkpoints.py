@@ -71,11 +71,17 @@ def find_checkpoint(
     and its licences are those that were given, or nobody's. A licence the registry
     does not have is taken as it is, with a warning in the log.
     Raises: UnknownModel, UnknownQuant, MissingFile; UsageError for an unknown
-    template, a name that cannot be a model's, or a base that is not asked for;
+    template, a name that cannot be a model's, a base that is not asked for, or weights
+    that are to be kept and are not fetched;
     CannotConvert for a file and for a weight delta without its base.
     """
     quants = tuple(map(parse_quant, request.recipe.quants))
     checkpoint, spec = _find(installation, request)
+    if request.recipe.keep_weights is not None and isinstance(checkpoint.weights, Path):
+        raise UsageError(
+            f"the weights of {request.source} are on this machine: none are fetched",
+            hint="leave out --keep-weights",
+        )
     facts = checkpoint.facts
     if request.template is not None:
         facts = replace(facts, template=find_template(request.template).id)
