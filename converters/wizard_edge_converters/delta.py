@@ -180,6 +180,7 @@ class MeanRow:
 def _check_fit(delta: Checkpoint, base: Checkpoint) -> None:
     hparams = _read_llama(delta)
     _check_config(hparams, delta, base)
+    firsts: dict[object, str] = {}
     for name, tensor in delta.tensors.items():
         if _is_left_over(name):
             continue
@@ -191,7 +192,8 @@ def _check_fit(delta: Checkpoint, base: Checkpoint) -> None:
             )
         grown = (
             name in GROWN
-            and found.shape[1:] == tensor.shape[1:]
+            and len(found.shape) == len(tensor.shape) == 2
+            and found.shape[1] == tensor.shape[1]
             and 0 < found.shape[0] < tensor.shape[0]
         )
         if found.shape != tensor.shape and not grown:
@@ -200,9 +202,20 @@ def _check_fit(delta: Checkpoint, base: Checkpoint) -> None:
                 f"shape {found.shape} instead of {tensor.shape}",
                 hint=_HINT,
             )
+        first = firsts.setdefault(tensor.place, name)
+        if base.tensors[first].place != found.place:
+            raise CannotConvert(
+                f"{delta.name} stores {first} and {name} as one, {base.name} apart",
+                hint=_HINT,
+            )
     for letter, heads in (("q", hparams.heads), ("k", hparams.kv_heads)):
-        name = f"model.layers.0.self_attn.{letter}_proj.weight"
-        _check_rotary_order(base, base.tensors[name], heads)
+        found = base.tensors.get(f"model.layers.0.self_attn.{letter}_proj.weight")
+        # One that is missing or of another shape is told of by the config's rules.
+        if found is not None and found.shape == (
+            heads * hparams.head_size,
+            hparams.width,
+        ):
+            _check_rotary_order(base, found, heads)
 
 
 def _check_config(hparams: LlamaHparams, delta: Checkpoint, base: Checkpoint) -> None:

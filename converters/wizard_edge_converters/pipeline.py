@@ -122,22 +122,25 @@ def convert(
     architecture or a quant that cannot be had; NotEnough before the first byte;
     BackendError. After an error the outputs are as they were before.
     """
-    check_outputs(source, outputs, overwrite=options.overwrite)
+    check_outputs((source, base), outputs, overwrite=options.overwrite)
     with open_source(source, base, environ=environ) as opened:
         return convert_checkpoint(
             opened.checkpoint, opened.title, outputs, options, progress=progress
         )
 
 
-def check_outputs(source: Weights, outputs: Sequence[Path], *, overwrite: bool) -> None:
+def check_outputs(
+    sources: Sequence[Weights | None], outputs: Sequence[Path], *, overwrite: bool
+) -> None:
     """See that outputs can be written and are no part of what is read.
 
     Raises: MissingFile; UsageError.
     """
     for output in outputs:
         check_output(_followed(output), overwrite=overwrite)
-        if isinstance(source, Path) and source.is_dir():
-            _keep_apart(source, output)
+        for source in sources:
+            if isinstance(source, Path) and source.is_dir():
+                _keep_apart(source, output)
 
 
 def plan_checkpoint(

@@ -69,7 +69,8 @@ class Pipeline:
         from wizard_edge_converters import pipeline
         from wizard_edge_converters.sources import open_source
 
-        pipeline.check_outputs(source, outputs, overwrite=self.overwrite)
+        sources = source, recipe.base
+        pipeline.check_outputs(sources, outputs, overwrite=self.overwrite)
         with open_source(
             source, recipe.base, environ=self.environ, keep=recipe.keep_weights
         ) as opened:

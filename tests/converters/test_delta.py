@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.converters.checkpoints import (
     write_weights,
 )
 from tests.converters.comparison import read_tensors
-from wizard_edge.errors import CannotConvert
+from wizard_edge.errors import CannotConvert, Corrupt, UsageError
 from wizard_edge.receipts import Check
 from wizard_edge_converters.delta import DeltaCheckpoint
 from wizard_edge_converters.directory import open_checkpoint
@@ -211,3 +212,48 @@ def test_a_base_in_the_right_order_is_taken(tmp_path: Path, delta: Path) -> None
 
     with open_checkpoint(delta) as one, open_checkpoint(base) as other:
         assert DeltaCheckpoint(one, other).tensors.keys() == one.tensors.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.layers.0.self_attn.q_proj.weight", (255, 256)),
+        ("model.layers.0.self_attn.k_proj.weight", (256,)),
+        ("model.layers.0.self_attn.k_proj.weight", None),
+        ("model.embed_tokens.weight", ()),
+    ],
+)
+def test_a_tensor_of_another_shape_in_both_is_named(
+    name: str, shape: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    folders = []
+    for title, side in (("base", BASE), ("delta", DELTA)):
+        weights = random_weights(side)
+        del weights[name]
+        if shape is not None:
+            weights[name] = np.ones(shape, np.float16)
+        folders.append(write_checkpoint(tmp_path / title, side, form="safetensors"))
+        write_weights(folders[-1], weights, form="safetensors")
+
+    with pytest.raises((CannotConvert, Corrupt), match=re.escape(name)):
+        add(folders[1], folders[0], tmp_path / "sum.gguf")
+
+
+def test_what_the_delta_alone_stores_as_one_is_refused(
+    base: Path, tmp_path: Path
+) -> None:
+    weights = random_weights(DELTA)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    delta = write_checkpoint(tmp_path / "delta", DELTA, form="bin")
+    write_weights(delta, weights, form="bin")
+
+    with pytest.raises(CannotConvert, match="as one"):
+        add(delta, base, tmp_path / "sum.gguf")
+
+
+def test_the_base_is_never_replaced(delta: Path, base: Path) -> None:
+    [output, *_] = sorted(base.glob("*.bin"))
+    options = ConvertOptions(quants=("F16",), overwrite=True)
+
+    with pytest.raises(UsageError, match="part of the checkpoint"):
+        convert(delta, [output], options, base=base)
