@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from wizard_edge._llama import library
 from wizard_edge.conversion import Weights
 from wizard_edge.errors import (
     HubError,
@@ -34,6 +35,7 @@ from wizard_edge_converters.model import Model, read_model
 from wizard_edge_converters.options import ConvertOptions, is_note, usable_threads
 from wizard_edge_converters.plan import OutputFile, Plan, plan_conversion
 from wizard_edge_converters.quality import Deviation, quality_entries
+from wizard_edge_converters.quantize import NUMBER_TYPES
 from wizard_edge_converters.sources import open_source
 from wizard_edge_converters.split import split_paths
 from wizard_edge_converters.type_rules import TypeRules, read_rules
@@ -257,6 +259,10 @@ def plan_key(plan: Plan, identity: str) -> str:
     `identity` tells what is read apart.
     """
     digest = hashlib.sha256(f"{_ENCODING}\n{identity}\n".encode())
+    types = {place.type for step in plan.steps for place in step.places}
+    if not types <= NUMBER_TYPES:
+        # Another build of ggml rounds otherwise: half a file of each is neither's.
+        digest.update(library.identity().encode())
     for file in plan.files:
         digest.update(file.header)
     for step in plan.steps:
@@ -307,6 +313,8 @@ def _seal(
     advance = _counting("verify", plan.output_bytes, progress)
     with ThreadPoolExecutor(1) as pool:
         # The disk takes what is left while the processor checks it.
+        # All of it before the first file gets its name: after that a run that was
+        # killed could not go on.
         synced = pool.submit(work.sync)
         digests = [
             verify_file(

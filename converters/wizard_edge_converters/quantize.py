@@ -29,6 +29,7 @@ _STORED: Mapping[GgmlType, np.dtype[np.generic]] = {
     GgmlType.F16: np.dtype("<f2"),
     GgmlType.BF16: np.dtype("<u2"),
 }
+NUMBER_TYPES = frozenset(_STORED)
 # An exponent of all ones is an infinity or no number at all.
 _EXPONENTS = {GgmlType.F16: 0x7C00, GgmlType.BF16: 0x7F80}
 

@@ -231,7 +231,8 @@ def _part_path(output: Path, key: str, number: int, folder: Path | None) -> Path
     if folder is not None:
         return folder / f"{key[:32]}.{number}.part"
     # Short, since a name has 255 bytes at most; in the same folder, to be renamed.
-    return output.with_name(f".{output.name[:64]}.{key[:16]}.part")
+    # Numbered, since long names of several outputs may differ in their end alone.
+    return output.with_name(f".{output.name[:64]}.{key[:16]}.{number}.part")
 
 
 def allocated(path: Path) -> int:

@@ -26,6 +26,7 @@ from tests.converters.checkpoints import (
 )
 from tests.converters.comparison import read_metadata
 from tests.converters.running import Converted, convert
+from wizard_edge._llama import library
 from wizard_edge._llama.library import load
 from wizard_edge.errors import (
     CannotConvert,
@@ -34,13 +35,16 @@ from wizard_edge.errors import (
     NotEnough,
     UsageError,
 )
+from wizard_edge.files import move_into_place
 from wizard_edge.gguf_rules import read_valid
 from wizard_edge.names import RepoId
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.templates import TEMPLATES
+from wizard_edge_converters import pipeline
 from wizard_edge_converters.options import ConvertOptions
 from wizard_edge_converters.pipeline import plan_source
 from wizard_edge_converters.plan import JOURNAL_RESERVE
+from wizard_edge_converters.writer import PartFile
 
 Convert = Callable[[str, str], Converted]
 ROOT = Path(__file__).resolve().parents[2]
@@ -579,3 +583,58 @@ def test_a_link_is_followed_not_replaced(source: Path, tmp_path: Path) -> None:
 
     assert link.is_symlink()
     assert target.read_bytes()[:4] == b"GGUF"
+
+
+# Several outputs -----------------------------------------------------------------
+
+
+def test_long_names_that_differ_in_their_end_are_kept_apart(
+    source: Path, tmp_path: Path
+) -> None:
+    options = ConvertOptions(quants=("F16", "Q8_0"))
+    outputs = [tmp_path / f"{'m' * 70}-{quant}.gguf" for quant in options.quants]
+
+    pipeline.convert(source, outputs, options)
+
+    for quant, output in zip(options.quants, outputs, strict=True):
+        alone = tmp_path / f"{quant}.gguf"
+        convert(source, alone, ConvertOptions(quants=(quant,)))
+        assert output.read_bytes() == alone.read_bytes()
+
+
+def test_all_files_are_on_the_disk_before_the_first_has_its_name(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Syncing takes minutes; a kill between two names would cost the whole work."""
+    events: list[str] = []
+    sync, move = PartFile.sync, move_into_place
+
+    def synced(part: PartFile) -> None:
+        events.append("sync")
+        sync(part)
+
+    def moved(temp: Path, path: Path) -> None:
+        events.append("move")
+        move(temp, path)
+
+    monkeypatch.setattr(PartFile, "sync", synced)
+    monkeypatch.setattr("wizard_edge_converters.writer.move_into_place", moved)
+    options = ConvertOptions(quants=("F16", "Q8_0"))
+
+    pipeline.convert(source, [tmp_path / "a", tmp_path / "b"], options)
+
+    assert events == ["sync", "sync", "move", "move"]
+
+
+def test_another_build_of_ggml_does_not_go_on_with_the_file_of_this(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(quant: str) -> str:
+        plan = pipeline.plan_source(source, ConvertOptions(quants=(quant,)))
+        return pipeline.plan_key(plan, "")
+
+    before = key("Q8_0"), key("F16")
+    monkeypatch.setattr(library, "identity", lambda: "another")
+
+    assert key("Q8_0") != before[0]
+    assert key("F16") == before[1]

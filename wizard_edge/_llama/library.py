@@ -55,6 +55,17 @@ def load() -> ModuleType:
     return module
 
 
+@cache
+def identity() -> str:
+    """Return what tells builds of llama.cpp apart that may round differently.
+
+    Raises: BackendError.
+    """
+    library = load()
+    features: bytes = library.llama_print_system_info()
+    return f"{library.__version__} {features.decode('utf-8', 'replace')}"
+
+
 @contextmanager
 def listen() -> Iterator[list[str]]:
     """Collect the log lines that llama.cpp writes meanwhile, in order."""
