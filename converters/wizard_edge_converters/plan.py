@@ -27,9 +27,10 @@ BLOCK_ELEMENTS = 1 << 20
 # Python, numpy, SentencePiece and llama.cpp's libraries with nothing to do yet:
 # 47 MB resident, measured on Linux x86-64.
 BASE_MEMORY = 60_000_000
-# At most: read buffer (4 bytes), f32 rows (4), the finite check (1), result (4),
-# and the rows read back from the result to measure it (4).
-_BYTES_PER_ELEMENT = 17
+# At most: read buffer (4 bytes), f32 rows (4), the finite check (1), and the rows
+# read back from a result to measure it (4); beside them the results.
+_BYTES_PER_ELEMENT = 13
+_RESULT_BYTES = 4
 # The journal of a conversion that can go on: 5.3 bytes a block and 300 a step.
 JOURNAL_RESERVE = 1 << 20
 
@@ -239,18 +240,23 @@ def plan_conversion(
     """
     targets = tuple(_plan_target(matches, wish, split_max_size) for wish in wishes)
     steps = _plan_steps(matches, targets)
-    largest = max((step.block_rows * step.columns for step in steps), default=0)
+    largest = max(map(_block_memory, steps), default=0)
     headers = sum(len(target.files[0].header) for target in targets)
     return Plan(
         architecture=architecture,
         targets=targets,
         steps=steps,
         read_bytes=read_bytes,
-        peak_memory_bytes=BASE_MEMORY
-        + 8 * headers
-        + (threads + 2) * largest * _BYTES_PER_ELEMENT,
+        peak_memory_bytes=BASE_MEMORY + 8 * headers + (threads + 2) * largest,
         notes=notes,
     )
+
+
+def _block_memory(step: Step) -> int:
+    """Return how many bytes a block takes on its way, the results of all its places."""
+    results = sum(place.row_size for place in step.places)
+    row = step.columns * _BYTES_PER_ELEMENT + max(results, step.columns * _RESULT_BYTES)
+    return step.block_rows * row
 
 
 def _plan_target(

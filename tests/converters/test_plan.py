@@ -100,6 +100,20 @@ def test_steps_keep_the_order_of_reading_and_lie_in_that_of_the_file() -> None:
     assert in_file[-1].offset + 32 * in_file[-1].row_size == made.output_bytes
 
 
+def test_memory_counts_the_results_of_all_quants() -> None:
+    matches = [match("blk.0.a.weight", 4096, 4096, kind=F32)]
+    wish = Wish("F16", plain_types(matches, F16), ENTRIES)
+
+    def memory(count: int) -> int:
+        return plan_conversion(
+            matches, [wish] * count, architecture="llama", read_bytes=1, threads=2
+        ).peak_memory_bytes
+
+    # Two of two bytes fit where one of four would.
+    assert memory(2) - memory(1) < 10_000
+    assert memory(5) - memory(2) >= 3 * 2 * BLOCK_ELEMENTS * 4
+
+
 @given(
     heads=st.integers(1, 40) | st.none(),
     head_size=st.sampled_from([2, 64, 128]),
