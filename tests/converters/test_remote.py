@@ -38,7 +38,7 @@ from wizard_edge.errors import (
     Refused,
 )
 from wizard_edge.names import RepoId
-from wizard_edge.progress import ProgressEvent
+from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import Check
 from wizard_edge_converters import remote
 from wizard_edge_converters.options import ConvertOptions
@@ -612,6 +612,56 @@ def test_a_base_on_the_hub_is_read_by_ranges(
     checks = {str(file.name): file.check for file in done.weights}
     assert checks["pytorch_model-00001-of-00003.bin"] is Check.SHA256
     assert checks["base/pytorch_model-00001-of-00002.bin"] is Check.CRC32
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize(
+    ("delta_there", "base_there"), [(True, True), (True, False), (False, True)]
+)
+def test_a_sum_goes_on_wherever_its_sides_lie(
+    share: float,
+    delta_there: bool,
+    base_there: bool,
+    hub: LoopbackHub,
+    output: Path,
+    tmp_path: Path,
+) -> None:
+    """Their weight files have the same names; several quants are split and go on."""
+    base_shape = replace(SHAPE, kv_heads=8, vocabulary=322, llama_1=True, seed=32)
+    delta_shape = replace(base_shape, vocabulary=323, dtype="F32", seed=33)
+    base = write_checkpoint(tmp_path / "base", base_shape, form="bin", shards=3)
+    delta = write_checkpoint(tmp_path / "delta", delta_shape, form="bin", shards=3)
+    host(hub, base, "somebody/Base-1B")
+    host(hub, delta)
+    options = replace(OPTIONS, quants=("Q8_0", "Q4_K_M"), split_max_size=2_000_000)
+    there = HubWeights(RepoId.parse("somebody/Base-1B"))
+    outputs = [output.with_name(f"{quant}.gguf") for quant in options.quants]
+
+    def add(progress: Progress = silent) -> Conversion:
+        return convert(
+            SOURCE if delta_there else delta,
+            outputs,
+            options,
+            base=there if base_there else base,
+            environ={"HF_ENDPOINT": hub.endpoint},
+            progress=progress,
+        )
+
+    def press(event: ProgressEvent) -> None:
+        if event.stage == "convert" and event.done >= share * event.total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        add(press)
+    done = add()
+
+    (tmp_path / "here").mkdir()
+    here = [tmp_path / "here" / path.name for path in outputs]
+    direct = convert(delta, here, options, base=base)
+    assert len(done.weights) == 6
+    for ours, theirs in zip(done.made, direct.made, strict=True):
+        assert len(ours.files) > 1
+        assert [f.sha256 for f in ours.files] == [f.sha256 for f in theirs.files]
 
 
 def test_the_plan_of_a_stream_is_that_of_the_directory(
