@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import shutil
 import subprocess
 import sys
@@ -17,12 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.child import environment
 from tests.converters.checkpoints import SHAPES, write_checkpoint
 from tests.gguf_files import small_llama, string
 from wizard_edge import errors, gguf_rules
 from wizard_edge.errors import WizardEdgeError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Source: the exit codes of the CLI contract. 1 is a bug, 0 is done.
 EXIT_CODES = {
@@ -363,12 +361,7 @@ def run(
     return subprocess.run(
         [sys.executable, "-m", "wizard_edge", *words],
         cwd=folder / "folder",
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-            "WIZARD_EDGE_HOME": home,
-            "WIZARD_EDGE_CONFIG": str(folder / "config"),
-        },
+        env=environment(folder, WIZARD_EDGE_HOME=home),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

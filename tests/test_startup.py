@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.child import environment
+
 HEAVY = {
     "gguf",
     "huggingface_hub",
@@ -48,12 +48,7 @@ def modules(tmp_path: Path) -> Modules:
         subprocess.run(
             [sys.executable, "-c", RECORD, str(target), *words],
             cwd=tmp_path,
-            env=os.environ
-            | {
-                "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-                "WIZARD_EDGE_HOME": str(tmp_path / "home"),
-                "WIZARD_EDGE_CONFIG": str(tmp_path / "config"),
-            },
+            env=environment(tmp_path),
             check=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -9,7 +9,6 @@ a console script such as .venv/bin/wizard-edge; `python -m wizard_edge` without 
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import subprocess
 import sys
@@ -18,7 +17,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.child import environment
+
 TARGET = 3.0
 
 
@@ -37,11 +37,7 @@ def main() -> None:
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as folder:
-        environ = os.environ | {
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-            "WIZARD_EDGE_HOME": f"{folder}/home",
-            "WIZARD_EDGE_CONFIG": f"{folder}/config",
-        }
+        environ = environment(Path(folder))
         # The first round writes byte code and warms the file cache.
         for number in range(arguments.rounds + 1):
             for name, command in commands.items():

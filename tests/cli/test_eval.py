@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.child import environment
 from tests.cli.conftest import Cli
 from wizard_edge.store import Installed
 
 Install = Callable[..., Installed]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CONTENT = b"ab" * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SHORT = ("-c", "16", "-t", "1")
@@ -135,12 +135,7 @@ def test_ctrl_c_leaves_the_receipt_as_it_was(
 
     with subprocess.Popen(
         [sys.executable, "-m", "wizard_edge", *words],
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-            "WIZARD_EDGE_HOME": str(home),
-            "WIZARD_EDGE_CONFIG": str(tmp_path / "config"),
-        },
+        env=environment(tmp_path),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

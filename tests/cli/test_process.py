@@ -14,9 +14,9 @@ import pexpect
 import pytest
 
 from tests.benchmarks.models import Shape, make_checkpoint
+from tests.child import environment
 from tests.llama.models import ModelShape, write_random_model
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Plays `run` with a model that ends its answer when it is told to.
 ENDLESS = """
 import time
@@ -46,11 +46,7 @@ main()
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-        "WIZARD_EDGE_HOME": str(tmp_path / "home"),
-        "WIZARD_EDGE_CONFIG": str(tmp_path / "config"),
-    }
+    return environment(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")

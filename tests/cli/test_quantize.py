@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.child import environment
 from tests.cli.conftest import Cli
 from tests.gguf_files import small_llama
 from tests.llama.models import ModelShape, write_random_model
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import GgmlType
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 # Runs the program, and stays where it would read the second block.
 STUCK = """
 import threading
@@ -223,12 +223,7 @@ def test_an_interruption_leaves_nothing(
     folder.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", STUCK, "quantize", str(source), str(folder / "o.gguf")],
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-            "WIZARD_EDGE_HOME": str(tmp_path / "home"),
-            "WIZARD_EDGE_CONFIG": str(tmp_path / "config"),
-        },
+        env=environment(tmp_path),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from tests.child import environment
 from tests.converters.checkpoints import (
     SHAPES,
     Format,
@@ -47,7 +48,6 @@ from wizard_edge_converters.plan import JOURNAL_RESERVE
 from wizard_edge_converters.writer import PartFile
 
 Convert = Callable[[str, str], Converted]
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = Shape(layers=1, vocabulary=330)
 
 
@@ -536,10 +536,9 @@ print(peak, plan.peak_memory_bytes)
 
 def measure(source: Path, output: Path) -> tuple[int, int]:
     """Return measured and planned peak memory of a conversion in a child process."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "converters")])
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, str(source), str(output)],
-        env=os.environ | {"PYTHONPATH": path},
+        env=environment(output.parent),
         capture_output=True,
         text=True,
         check=True,

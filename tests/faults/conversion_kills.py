@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -21,11 +20,13 @@ from pathlib import Path
 from random import Random
 
 from tests.benchmarks.models import Shape, make_checkpoint
+from tests.child import environment
 from tests.faults.killing import (
     AfterLines,
     Ended,
     Moment,
     kill_and_rerun,
+    program,
     random_moments,
     run_until,
 )
@@ -59,7 +60,6 @@ PartFile.reserve = reserve
 pipeline.count_sound = lambda plan, steps, paths, **_: len(steps)
 """,
 }
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(slots=True)
@@ -85,17 +85,12 @@ class Scene:
 
     def command(self, output: Path) -> list[str]:
         words = ["convert", str(self.source), "-q", "Q4_K_M", "-o", str(output)]
-        run = "import runpy; runpy.run_module('wizard_edge', run_name='__main__')"
-        program = [sys.executable, "-P", "-c", f"{BREAKS[self.broken]}{run}"]
-        return [*program, *words, "--overwrite", "--json"]
+        return program(BREAKS[self.broken], *words, "--overwrite", "--json")
 
 
 def set_scene(folder: Path, broken: str = "") -> Scene:
     """Write a checkpoint and convert it once without a kill."""
-    environ = os.environ | {
-        "PYTHONPATH": os.pathsep.join((str(_ROOT), str(_ROOT / "converters"))),
-        "WIZARD_EDGE_HOME": str(folder / "home"),
-    }
+    environ = environment(folder)
     source = make_checkpoint(folder / "source", SHAPE)
     scene = Scene(source, "", 0.0, environ)
     output = folder / "model.gguf"

@@ -7,6 +7,7 @@ the kill falls into the work and not into the start of Python.
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,12 @@ class Ended:
     lines: int
     stdout: str
     stderr: str
+
+
+def program(prelude: str, *words: str) -> list[str]:
+    """Return the command that runs some Python, then wizard-edge with these words."""
+    run = "import runpy; runpy.run_module('wizard_edge', run_name='__main__')"
+    return [sys.executable, "-P", "-c", prelude + run, *words]
 
 
 def run_until(

@@ -13,18 +13,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from tests.benchmarks.models import Shape, make_checkpoint
-from tests.faults.killing import AfterLines, Moment, journal_lines, run_until
+from tests.child import ROOT, environment
+from tests.faults.killing import AfterLines, Moment, journal_lines, program, run_until
 from wizard_edge_converters.directory import open_checkpoint
 
 REPO = "somebody/Model-1B"
@@ -34,7 +34,6 @@ QUICK = Shape(2, hidden=1024, ffn=2816, heads=8, kv_heads=8, vocabulary=2_000)
 SHARDS = 3
 # Little is sent ahead of what was taken.
 _SEND_BUFFER = 1 << 16
-_ROOT = Path(__file__).resolve().parents[2]
 # Ways to break the converter on purpose, which have to show.
 BREAKS = {
     "": "",
@@ -84,7 +83,7 @@ def run(
     out.mkdir()
     log = folder / "requests.jsonl"
     with hub(folder / "hub", log) as endpoint:
-        environ = environment(folder, HF_ENDPOINT=endpoint)
+        environ = reaching(endpoint, folder)
         command = convert(f"hf:{REPO}", out / "streamed.gguf", broken)
         random = Random(f"streamed {seed}")
         while tally.kills < kills:
@@ -122,7 +121,7 @@ def judge(tally: Tally, folder: Path, stdout: str) -> None:
             convert(f"hf:{REPO}", undisturbed, ""),
             None,
             folder=folder,
-            environ=environment(folder, HF_ENDPOINT=endpoint),
+            environ=reaching(endpoint, folder),
         )
     if ended.code or digest(undisturbed) != digest(out / "streamed.gguf"):
         tally.violations.append("other bytes than without a kill")
@@ -134,19 +133,13 @@ def next_moment(random: Random, lines: int) -> Moment:
 
 
 def convert(source: str, output: Path, broken: str) -> list[str]:
-    run = "import runpy; runpy.run_module('wizard_edge', run_name='__main__')"
-    program = [sys.executable, "-P", "-c", f"{BREAKS[broken]}{run}"]
     words = ["convert", source, "-q", QUANT, "-o", str(output)]
-    return [*program, *words, "--threads", "2", "--json"]
+    return program(BREAKS[broken], *words, "--threads", "2", "--json")
 
 
-def environment(folder: Path, **more: str) -> Mapping[str, str]:
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join((str(_ROOT), str(_ROOT / "converters"))),
-        "WIZARD_EDGE_HOME": str(folder / "home"),
-        "NO_PROXY": "127.0.0.1",
-        **more,
-    }
+def reaching(endpoint: str, folder: Path) -> dict[str, str]:
+    """Return the environment of a program that knows this hub only."""
+    return environment(folder, HF_ENDPOINT=endpoint, NO_PROXY="127.0.0.1")
 
 
 @contextmanager
@@ -155,7 +148,7 @@ def hub(folder: Path, log: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.hub", str(folder), "--log", str(log)]
     with subprocess.Popen(
         [*command, "--send-buffer", str(_SEND_BUFFER)],
-        cwd=_ROOT,
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

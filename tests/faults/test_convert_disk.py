@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.child import environment
 from tests.converters.checkpoints import Shape, write_checkpoint
 from tests.converters.running import convert
 from tests.faults.small import SMALL
-from tests.faults.test_hostile_checkpoints import ENVIRON
 from wizard_edge.errors import Corrupt, NotEnough, WizardEdgeError
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge_converters.directory import Directory
@@ -177,7 +177,7 @@ def test_a_limit_on_file_sizes_ends_the_program_with_7(
 
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(int(part * size)), *words],
-        env=ENVIRON | {"WIZARD_EDGE_HOME": str(output.parent.parent / "home")},
+        env=environment(output.parent.parent),
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.faults.test_hostile_checkpoints import ENVIRON, ROOT
+from tests.child import ROOT, environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
 
@@ -16,7 +16,7 @@ def run_campaigns(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.faults.converter_inputs", *words],
         cwd=ROOT,
-        env=ENVIRON,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,

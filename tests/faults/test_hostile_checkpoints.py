@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.child import ROOT, environment
 from tests.faults.corpus import (
     ADDRESS_SPACE,
     PROGRAMS,
@@ -30,12 +31,8 @@ from tests.faults.pickles import Trap, malicious_pickles
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
 
-ROOT = Path(__file__).resolve().parents[2]
 MOST_MEMORY = 196 << 20
 MOST_SECONDS = 2.0
-ENVIRON = os.environ | {
-    "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "converters"))),
-}
 
 
 class Port:
@@ -68,7 +65,7 @@ def run_corpus(folder: Path, port: Port, *flags: str) -> Report:
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.corpus", folder, str(port.number), *flags],
         cwd=ROOT,
-        env=ENVIRON,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -218,7 +215,7 @@ def program(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*words, "convert", str(source), "-q", "F16", "-o", str(output)],
         cwd=source,
-        env=ENVIRON | {"WIZARD_EDGE_HOME": str(output.parent / "home")},
+        env=environment(output.parent),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
