@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from wizard_edge._llama.batches import decode
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge._llama.interruptible import interruptible
 from wizard_edge.engine import LoadOptions
@@ -96,13 +98,13 @@ def test_an_engine_goes_on_after_an_interrupted_score(
 ) -> None:
     ids = [1, *range(10, 300)]
     expected = engine.logits(ids)
-    decode = engine._decode
 
-    def interrupted() -> None:
+    # Any: what `decode` takes.
+    def interrupted(*given: Any, **named: Any) -> None:
         _thread.interrupt_main()
-        decode()
+        decode(*given, **named)
 
-    monkeypatch.setattr(engine, "_decode", interrupted)
+    monkeypatch.setattr("wizard_edge._llama.engine.decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.logits(ids)
     monkeypatch.undo()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wizard_edge._llama import library
+from wizard_edge._llama.batches import decode
 from wizard_edge._llama.model import Model
 from wizard_edge._llama.nodes import MUL_MAT, MUL_MAT_ID, Node, open_node, read_values
 from wizard_edge.engine import LoadOptions
@@ -98,7 +100,12 @@ def collect_activations(
         model.close()
         raise
     collector = _Collector()
-    _watch(collector, lambda: _evaluate(model, parts, collector, threads, progress))
+
+    def work() -> None:
+        with closing(model):
+            _read(model, parts, collector, threads, progress)
+
+    _watch(collector, work)
     return Activations(_finish(collector), len(parts), chunk_size)
 
 
@@ -267,19 +274,6 @@ def _weight_name(node: Node) -> str:
     return name.split("#")[1] if "#" in name else name
 
 
-def _evaluate(
-    model: Model,
-    parts: Sequence[Sequence[int]],
-    collector: _Collector,
-    threads: int | None,
-    progress: Progress,
-) -> None:
-    try:
-        _read(model, parts, collector, threads, progress)
-    finally:
-        model.close()
-
-
 def _read(
     model: Model,
     parts: Sequence[Sequence[int]],
@@ -310,7 +304,8 @@ def _read(
             llama.llama_memory_clear(llama.llama_get_memory(context), True)
             for start in range(0, len(part), _BATCH):
                 piece = part[start : start + _BATCH]
-                _decode(llama, context, batch, piece, start)
+                # With all logits: the last layer leaves out what nobody wants.
+                decode(llama, context, batch, piece, start=start)
                 done += len(piece)
                 progress(ProgressEvent("imatrix", done, total, "tokens"))
     finally:
@@ -328,23 +323,3 @@ def _context_params(llama: ModuleType, chunk_size: int, threads: int | None) -> 
     if threads is not None:
         params.n_threads = params.n_threads_batch = threads
     return params
-
-
-def _decode(
-    llama: ModuleType, context: Any, batch: Any, ids: Sequence[int], start: int
-) -> None:
-    batch.n_tokens = len(ids)
-    for index, token in enumerate(ids):
-        batch.token[index] = token
-        batch.pos[index] = start + index
-        batch.n_seq_id[index] = 1
-        batch.seq_id[index][0] = 0
-        # Of all tokens: the last layer leaves out those whose logits nobody wants.
-        batch.logits[index] = True
-    library.forget()
-    status = llama.llama_decode(context, batch)
-    library.raise_pending()
-    if status != 0:
-        raise BackendError(
-            f"llama.cpp gave up with status {status}: {library.reason()}"
-        )

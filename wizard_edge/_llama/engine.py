@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from wizard_edge._llama import library
+from wizard_edge._llama.batches import decode
 from wizard_edge._llama.interruptible import interruptible
 from wizard_edge._llama.model import Model
 from wizard_edge._llama.sampler import Sampler
@@ -261,8 +262,19 @@ class LlamaEngine:
         # Closed while the answer was suspended: batch and context are gone.
         self._check_open()
         wanted = len(ids) - 1 if logits_from is None else logits_from
-        self._fill(ids, start=len(self._cached), logits_from=wanted)
-        self._decode()
+        start = len(self._cached)
+        try:
+            decode(
+                self._library,
+                self._ctx,
+                self._batch,
+                ids,
+                start=start,
+                logits_from=wanted,
+            )
+        except BackendError:
+            self._forget_after(0)
+            raise
         self._cached += ids
 
     def _copy_logits(self, count: int) -> NDArray[np.float32]:
@@ -274,26 +286,6 @@ class LlamaEngine:
             shape=(count, self.vocabulary.size),
         )
         return rows.copy()
-
-    def _fill(self, ids: list[int], *, start: int, logits_from: int) -> None:
-        batch = self._batch
-        batch.n_tokens = len(ids)
-        for index, token in enumerate(ids):
-            batch.token[index] = token
-            batch.pos[index] = start + index
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = 0
-            batch.logits[index] = index >= logits_from
-
-    def _decode(self) -> None:
-        library.forget()
-        status = self._library.llama_decode(self._ctx, self._batch)
-        library.raise_pending()
-        if status != 0:
-            self._forget_after(0)
-            raise BackendError(
-                f"llama.cpp gave up with status {status}: {library.reason()}"
-            )
 
     def _forget_after(self, length: int) -> None:
         self._library.llama_memory_seq_rm(self._memory, 0, length, -1)
