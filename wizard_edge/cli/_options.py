@@ -119,6 +119,13 @@ license_option: _Decorator = click.option(
 overwrite_option: _Decorator = click.option(
     "--overwrite", is_flag=True, help="Replace what is there (default: refuse)"
 )
+threads_option: _Decorator = click.option(
+    "-t",
+    "--threads",
+    type=int,
+    metavar="N",
+    help="Use N threads (default: physical cores available)",
+)
 dry_run_option: _Decorator = click.option(
     "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
 )
@@ -220,13 +227,7 @@ _SETTING_OPTIONS: dict[str, _Decorator] = {
         metavar="N",
         help="Set the context in tokens (default: 4096 at most)",
     ),
-    "threads": click.option(
-        "-t",
-        "--threads",
-        type=int,
-        metavar="N",
-        help="Use N threads (default: physical cores available)",
-    ),
+    "threads": threads_option,
     "gpu_layers": click.option(
         "--gpu-layers",
         "--ngl",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import complete_models
+from wizard_edge.cli._options import complete_models, threads_option
 
 if TYPE_CHECKING:
     from wizard_edge.evaluate import Estimate
@@ -58,13 +58,7 @@ A reference is loaded beside the model: its unquantized file, or its Q8_0.
     metavar="N",
     help="Take the first N chunks (default: all)",
 )
-@click.option(
-    "-t",
-    "--threads",
-    type=int,
-    metavar="N",
-    help="Use N threads (default: physical cores available)",
-)
+@threads_option
 @json_option
 @pass_app
 def command(

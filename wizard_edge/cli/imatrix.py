@@ -8,7 +8,7 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._input import read_file
-from wizard_edge.cli._options import complete_models, overwrite_option
+from wizard_edge.cli._options import complete_models, overwrite_option, threads_option
 from wizard_edge.units import format_bytes
 
 
@@ -43,13 +43,7 @@ from wizard_edge.units import format_bytes
 @click.option(
     "--chunks", type=int, metavar="N", help="End after N chunks (default: all)"
 )
-@click.option(
-    "-t",
-    "--threads",
-    type=int,
-    metavar="N",
-    help="Use N threads (default: physical cores available)",
-)
+@threads_option
 @overwrite_option
 @json_option
 @pass_app
