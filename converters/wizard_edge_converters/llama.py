@@ -21,7 +21,7 @@ from wizard_edge_converters.config import (
     Config,
 )
 from wizard_edge_converters.entries import Entry, f32, text, u32
-from wizard_edge_converters.rules import TensorRule, with_bias
+from wizard_edge_converters.rules import TensorRule, weight_rules, with_bias
 
 # Source: llama.cpp 0c1e57098, src/llama-hparams.h, LLAMA_MAX_EXPERTS.
 MAX_EXPERTS = 1024
@@ -215,13 +215,8 @@ def _feed_forward_rules(hparams: LlamaHparams, layer: int) -> list[TensorRule]:
         ("up_proj", "ffn_up", (inner, width)),
         ("down_proj", "ffn_down", (width, inner)),
     )
-    rules: list[TensorRule] = []
-    for old, new, shape in matrices:
-        rule = TensorRule(
-            f"model.layers.{layer}.mlp.{old}.weight", f"blk.{layer}.{new}.weight", shape
-        )
-        rules += with_bias(rule, required=False)
-    return rules
+    source, name = f"model.layers.{layer}.mlp", f"blk.{layer}"
+    return weight_rules(source, name, matrices, biases_required=False)
 
 
 def _expert_rules(hparams: LlamaHparams, layer: int) -> list[TensorRule]:

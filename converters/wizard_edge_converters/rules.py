@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # Matrices that llama.cpp keeps in F32 in every file: a learned position is added to
@@ -32,6 +33,27 @@ class TensorRule:
     def is_matrix(self) -> bool:
         """Whether the tensor may be stored in less than F32."""
         return len(self.shape) > 1 and not self.name.endswith(ALWAYS_F32)
+
+
+def weight_rules(
+    source: str,
+    name: str,
+    weights: Iterable[tuple[str, str, tuple[int, ...]]],
+    *,
+    biases_required: bool,
+) -> list[TensorRule]:
+    """Return the rules of weights below two prefixes, each with its bias behind it.
+
+    A weight is its name in the checkpoint, its name in GGUF and its shape.
+    """
+    return [
+        rule
+        for old, new, shape in weights
+        for rule in with_bias(
+            TensorRule(f"{source}.{old}.weight", f"{name}.{new}.weight", shape),
+            required=biases_required,
+        )
+    ]
 
 
 def with_bias(rule: TensorRule, *, required: bool) -> tuple[TensorRule, TensorRule]:

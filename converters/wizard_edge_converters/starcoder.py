@@ -21,7 +21,7 @@ from wizard_edge_converters.config import (
     Config,
 )
 from wizard_edge_converters.entries import Entry, f32, u32
-from wizard_edge_converters.rules import TensorRule, with_bias
+from wizard_edge_converters.rules import TensorRule, weight_rules, with_bias
 
 # llama.cpp computes the tanh form for all of them; they differ by less than F16 does.
 _ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast")
@@ -125,13 +125,8 @@ def _layer_rules(hparams: StarcoderHparams, layer: int) -> list[TensorRule]:
         ("mlp.c_fc", "ffn_up", (inner, width)),
         ("mlp.c_proj", "ffn_down", (width, inner)),
     )
-    rules: list[TensorRule] = []
-    for old, new, shape in tensors:
-        rule = TensorRule(
-            f"transformer.h.{layer}.{old}.weight", f"blk.{layer}.{new}.weight", shape
-        )
-        rules += with_bias(rule, required=True)
-    return rules
+    source, name = f"transformer.h.{layer}", f"blk.{layer}"
+    return weight_rules(source, name, tensors, biases_required=True)
 
 
 def _entries(hparams: StarcoderHparams) -> Iterable[Entry]:
