@@ -129,6 +129,13 @@ def test_ref_refuses_what_is_no_model(text: str) -> None:
         ModelRef.parse(text)
 
 
+def test_half_a_repository_is_told_as_it_was_typed() -> None:
+    with pytest.raises(UsageError) as caught:
+        ModelRef.parse("hf:owner")
+
+    assert caught.value.message == "not a repository (owner/name): 'owner'"
+
+
 @pytest.mark.parametrize("text", ["13b:Q9_Z", "hf:owner/repo:13b", "13b:Q4_0:Q8_0"])
 def test_ref_refuses_a_quant_that_llama_cpp_does_not_know(text: str) -> None:
     with pytest.raises(UnknownQuant) as caught:

@@ -117,7 +117,7 @@ class HubRef(ModelRef):
         place, colon, quant = text.partition(":")
         owner, _, rest = place.partition("/")
         name, slash, file = rest.partition("/")
-        repo = RepoId.parse(f"{owner}/{name}")
+        repo = RepoId.parse(f"{owner}/{name}" if rest else place)
         if slash and (colon or not file.lower().endswith(".gguf")):
             raise UsageError(f"not a GGUF file on the hub: {text!r}", hint=_HINT)
         if colon and not quant:
