@@ -61,6 +61,11 @@ def test_a_whole_file_is_its_only_part(tmp_path: Path) -> None:
     assert [header.path for header in read_parts(path)] == [path]
 
 
+def test_a_directory_is_told_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a directory, not a GGUF file"):
+        read_parts(tmp_path)
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_missing_part_is_named(number: int, tmp_path: Path) -> None:
     paths = write_parts(tmp_path, parts())

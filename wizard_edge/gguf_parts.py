@@ -71,8 +71,14 @@ def read_parts(path: Path) -> tuple[Header, ...]:
     """Read and judge the headers of a model, given by its file or its first part.
 
     Raises: MissingFile naming a part that is not there; UsageError for another part
-    than the first; Corrupt where parts do not belong together; and as `read_valid`.
+    than the first, or a directory; Corrupt where parts do not belong together; and as
+    `read_valid`.
     """
+    if path.is_dir():
+        raise UsageError(
+            f"a directory, not a GGUF file: {path}",
+            hint="'wizard-edge convert DIR' takes a checkpoint",
+        )
     first = read_valid(path)
     split = first.split
     if split is None:
