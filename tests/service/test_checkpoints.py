@@ -10,7 +10,7 @@ from tests.service.fakes import (
     a_request,
     an_installation,
 )
-from wizard_edge.conversion import HubWeights, ModelFacts
+from wizard_edge.conversion import HubWeights, ModelFacts, Recipe
 from wizard_edge.errors import (
     CannotConvert,
     ConfigError,
@@ -21,7 +21,7 @@ from wizard_edge.errors import (
 )
 from wizard_edge.names import CommitId, ModelName, RepoId
 from wizard_edge.receipts import Origin
-from wizard_edge.service.checkpoints import find_checkpoint
+from wizard_edge.service.checkpoints import Request, find_checkpoint
 from wizard_edge.service.installation import Installation
 
 
@@ -97,9 +97,18 @@ def test_an_unknown_licence_is_recorded_with_a_warning(
 
 def test_a_delta_is_refused_by_its_name(tmp_path: Path) -> None:
     source = a_checkpoint(tmp_path / "WizardLM-13B-V1.0")
+    installation = an_installation(tmp_path)
 
-    with pytest.raises(CannotConvert, match="a weight delta of"):
-        facts_of(an_installation(tmp_path), source)
+    with pytest.raises(CannotConvert) as folder:
+        facts_of(installation, source)
+    with pytest.raises(CannotConvert) as name:
+        facts_of(installation, "wizardlm-13b-v1.0")
+
+    delta = "a weight delta of LLaMA-1 13B"
+    assert folder.value.message == (
+        f"{source} goes by the name of wizardlm-13b-v1.0, {delta}"
+    )
+    assert name.value.message == f"wizardlm-13b-v1.0 is {delta}"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +138,26 @@ def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
 
     with pytest.raises(CannotConvert, match="no checkpoint directory"):
         facts_of(an_installation(tmp_path), file)
+
+
+def test_weights_that_are_here_are_not_kept_again(tmp_path: Path) -> None:
+    source = a_checkpoint(tmp_path / "model")
+    wanted = Request(str(source), Recipe(keep_weights=tmp_path / "kept"))
+
+    with pytest.raises(UsageError, match="none are fetched"):
+        find_checkpoint(an_installation(tmp_path), wanted)
+
+
+def test_a_word_that_is_nothing_may_have_meant_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UnknownModel) as caught:
+        facts_of(an_installation(tmp_path), "mymodel")
+
+    hint = "; there is no directory of that name either"
+    assert (caught.value.hint or "").endswith(hint)
 
 
 def test_a_folder_in_the_working_directory_needs_no_slash(

@@ -125,16 +125,23 @@ def test_what_cannot_be_pulled_says_why(
     assert not installation.home.root.exists()
 
 
-def test_what_is_not_in_this_release_says_what_works() -> None:
+@pytest.mark.parametrize(
+    ("ref", "name", "base"),
+    [
+        ("70b", "wizardlm-70b-v1.0", ""),
+        ("13b-v1.0", "wizardlm-13b-v1.0", " --base DIR"),
+    ],
+)
+def test_what_is_not_in_this_release_says_what_works(
+    ref: str, name: str, base: str
+) -> None:
     with pytest.raises(HubError) as caught:
-        pull(an_installation(Path("/none")), PullRequest("70b"), convert=SmallConvert())
+        pull(an_installation(Path("/none")), PullRequest(ref), convert=SmallConvert())
 
     assert caught.value.message == (
-        "wizardlm-70b-v1.0: downloads of ready files are not in this release yet"
+        f"{name}: downloads of ready files are not in this release yet"
     )
-    assert caught.value.hint == (
-        "wizard-edge pull wizardlm-70b-v1.0:Q4_K_M --from weights"
-    )
+    assert caught.value.hint == f"wizard-edge pull {name}:Q4_K_M --from weights{base}"
 
 
 def test_original_weights_are_converted_from_the_hub(tmp_path: Path) -> None:

@@ -71,18 +71,18 @@ def find_checkpoint(
     and its licences are those that were given, or nobody's. A licence the registry
     does not have is taken as it is, with a warning in the log.
     Raises: UnknownModel, UnknownQuant, MissingFile; UsageError for an unknown
-    template, a name that cannot be a model's, a base that is not asked for, or weights
-    that are to be kept and are not fetched;
+    template, a name that cannot be a model's, a base that is not asked for, or for
+    keeping what is not fetched;
     CannotConvert for a file and for a weight delta without its base.
     """
     quants = tuple(map(parse_quant, request.recipe.quants))
     checkpoint, spec = _find(installation, request)
+    facts = checkpoint.facts
     if request.recipe.keep_weights is not None and isinstance(checkpoint.weights, Path):
         raise UsageError(
             f"the weights of {request.source} are on this machine: none are fetched",
             hint="leave out --keep-weights",
         )
-    facts = checkpoint.facts
     if request.template is not None:
         facts = replace(facts, template=find_template(request.template).id)
     if request.licenses:
@@ -111,6 +111,14 @@ def recorded_licenses(
                 ", ".join(sorted(known)),
             )
     return terms_named(ids, registry).licenses
+
+
+def pull_command(spec: ModelSpec, quant: str | None = None) -> str:
+    """Spell the command that makes a registered model of its original weights."""
+    variant = f"{spec.name}:{quant}" if quant else spec.name
+    delta = spec.source is not None and spec.source.delta_of is not None
+    base = " --base DIR" if delta else ""
+    return f"wizard-edge pull {variant} --from weights{base}"
 
 
 def refuse_other_shape(
@@ -162,10 +170,11 @@ def _find(
         raise UsageError(f"{source} names a quant", hint=f"--quant {ref.quant}")
     try:
         spec = installation.registry.find(ref.name)
-    except UnknownModel:
+    except UnknownModel as err:
         # A plain word is a name first; but a directory is what is mostly converted.
         if Path(source).exists():
             return _local(installation, Path(source), request.name)
+        err.hint = f"{err.hint}; there is no directory of that name either"
         raise
     if (spec.source is None or spec.source.package is None) and Path(source).is_dir():
         return _local(installation, Path(source), request.name)
@@ -263,9 +272,10 @@ def _find_base(
     delta_of = _delta_of(spec, origin.repo) if spec else None
     if request.base is None:
         if spec is not None and delta_of is not None:
+            named = request.source.lower() == spec.name
+            called = "is" if named else f"goes by the name of {spec.name},"
             raise CannotConvert(
-                f"{request.source} goes by the name of {spec.name}, a weight delta of "
-                f"{delta_of.name}",
+                f"{request.source} {called} a weight delta of {delta_of.name}",
                 hint="give that with --base DIR|hf:OWNER/NAME; merged weights need "
                 "another --name",
             )

@@ -16,7 +16,12 @@ from wizard_edge.models import ModelSpec
 from wizard_edge.paths import place
 from wizard_edge.progress import Progress, silent
 from wizard_edge.refs import DEFAULT_QUANT, FileRef, HubRef, ModelRef, parse_quant
-from wizard_edge.service.checkpoints import Checkpoint, Request, find_checkpoint
+from wizard_edge.service.checkpoints import (
+    Checkpoint,
+    Request,
+    find_checkpoint,
+    pull_command,
+)
 from wizard_edge.service.conversions import install
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.stored import Stored, file_name
@@ -143,7 +148,7 @@ def _checkpoint(
     if not _is_bundled(spec) and not request.from_weights:
         raise HubError(
             f"{spec.name}: downloads of ready files are not in this release yet",
-            hint=f"wizard-edge pull {spec.name}:{quant} --from weights",
+            hint=pull_command(spec, quant),
         )
     recipe = replace(request.recipe or Recipe(), quants=(quant,))
     return find_checkpoint(installation, Request(spec.name, recipe, base=request.base))

@@ -10,6 +10,7 @@ from wizard_edge.errors import NotFound, UnknownModel, UsageError
 from wizard_edge.gguf import read_header
 from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef
 from wizard_edge.registry import ModelSpec
+from wizard_edge.service.checkpoints import pull_command
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.models import resolve
 from wizard_edge.store import Installed
@@ -90,8 +91,7 @@ def _way_to(spec: ModelSpec) -> str:
     bring = "get a GGUF and 'wizard-edge import FILE'"
     if source is None or source.repo is None:
         return bring
-    base = " --base DIR" if source.delta_of is not None else ""
-    return f"{bring}, or 'wizard-edge pull {spec.name} --from weights{base}'"
+    return f"{bring}, or '{pull_command(spec)}'"
 
 
 def sampling_of(spec: ModelSpec | None) -> Sampling:
