@@ -1,5 +1,5 @@
-"""From original weights to one GGUF file, in one pass and bounded memory.
+"""From original weights to GGUF files, in one pass and bounded memory.
 
-`pipeline.convert` is the way in. The package may use the facts, formats and the
+`seam` is the way in for commands, `pipeline.convert` for Python. The package may use the facts, formats and the
 ggml binding of `wizard_edge`, never its service, command line or server.
 """
