@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install dev check vocabularies sources reference bench faults docs clean
+.PHONY: demo test install dev check vocabularies sources reference bench bench-convert faults docs clean
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -43,6 +43,11 @@ bench: dev
 	$(BIN)/python -m tests.benchmarks.startup --program $(BIN)/wizard-edge
 	$(BIN)/python -m tests.benchmarks.gguf
 	$(BIN)/python -m tests.benchmarks.settings
+
+# The converter beside llama.cpp's two steps: needs torch in ORACLE, takes ten minutes.
+ORACLE ?= $(BIN)/python
+bench-convert: dev sources
+	$(BIN)/python -m tests.benchmarks.convert --python $(ORACLE)
 
 # The fault campaigns in full, of which the test suite runs a small part: minutes each.
 faults: dev

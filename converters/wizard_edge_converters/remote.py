@@ -162,14 +162,10 @@ class _Windows:
                 f"has {file_size} bytes, {offset + size} are needed",
                 where=f"offset {offset}",
             )
-        # The end of a file is asked for once, whatever of it is wanted first.
-        start = min(offset, max(file_size - _WINDOW - (1 << 10), 0))
-        start = start if offset + size > start + _WINDOW else offset
-        wanted = min(max(size + offset - start, _WINDOW), file_size - start)
-        data = self._remote.read(start, wanted)
+        data = self._remote.read(offset, min(max(size, _WINDOW), file_size - offset))
         # A base has hundreds of tensors, each with a header to look at.
-        self._pieces = [*self._pieces[1 - _REMEMBERED :], (start, data)]
-        return data[offset - start : offset - start + size]
+        self._pieces = [*self._pieces[1 - _REMEMBERED :], (offset, data)]
+        return data[:size]
 
 
 class StreamedFile:
