@@ -72,9 +72,18 @@ class Tally:
 
 
 def run(
-    kills: int, seed: int, folder: Path, *, shape: Shape = FULL, broken: str = ""
+    kills: int,
+    seed: int,
+    folder: Path,
+    *,
+    shape: Shape = FULL,
+    broken: str = "",
+    lines: int = 0,
 ) -> Tally:
-    """Kill one streamed conversion so many times below a folder, then let it end."""
+    """Kill one streamed conversion so many times below a folder, then let it end.
+
+    No kill comes before the journal has `lines` lines.
+    """
     source = make_checkpoint(folder / "hub" / REPO, shape, shards=SHARDS)
     with open_checkpoint(source) as checkpoint:
         largest = max(tensor.size for tensor in checkpoint.tensors.values())
@@ -87,7 +96,7 @@ def run(
         command = convert(f"hf:{REPO}", out / "streamed.gguf", broken)
         random = Random(f"streamed {seed}")
         while tally.kills < kills:
-            moment = next_moment(random, journal_lines(out))
+            moment = next_moment(random, max(journal_lines(out), lines))
             ended = run_until(command, moment, folder=out, environ=environ)
             if not ended.was_killed:
                 break
