@@ -274,7 +274,8 @@ class StreamedFile:
 class RangedFile:
     """A weight file that is read wherever somebody wants, by range requests.
 
-    Reading on where the last reading ended costs no new request.
+    Reading on where the last reading ended, or a little further, costs no new request:
+    a base mostly has the order of its delta.
     """
 
     is_stream = True
@@ -289,12 +290,17 @@ class RangedFile:
         self._position = 0
 
     def peek(self, offset: int, size: int) -> bytes:
+        if self._stream is not None and 0 <= offset - self._position <= _NEAR:
+            return self.read(offset, size)
         return self._windows.read(offset, size)
 
     def read(self, offset: int, size: int) -> bytes:
-        if self._stream is None or offset != self._position:
+        gap = offset - self._position
+        if self._stream is None or not 0 <= gap <= _NEAR:
             self.close()
             self._stream = self._remote.stream(offset)
+        else:
+            self._stream.read(gap)
         data = self._stream.read(size)
         self._position = offset + size
         return data

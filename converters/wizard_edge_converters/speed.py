@@ -23,7 +23,7 @@ from wizard_edge_converters.quantize import Weights, encode_block, encode_rows
 
 BUDGET_S = 2.0
 # Less than a block: a small machine takes 0.3 s for one of the slowest types.
-_ELEMENTS = BLOCK_ELEMENTS // 4
+_ELEMENTS = BLOCK_ELEMENTS // 2
 
 Clock = Callable[[], float]
 Kind = tuple[GgmlType, tuple[GgmlType, ...], bool]

@@ -18,7 +18,7 @@ from wizard_edge.errors import Corrupt
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge_converters.checkpoint import Checkpoint
 from wizard_edge_converters.journal import Journal, StepDone
-from wizard_edge_converters.plan import Block, Plan, Step
+from wizard_edge_converters.plan import BLOCKS_AHEAD, Block, Plan, Step
 from wizard_edge_converters.quality import Deviation
 from wizard_edge_converters.quantize import (
     Encoded,
@@ -60,13 +60,16 @@ def write_tensors(
 ) -> None:
     """Carry out the steps that the journal does not have yet, and note each there.
 
-    Blocks are read in the plan's order and are in memory `threads` + 2 at a time.
+    Blocks are read in the plan's order; `BLOCKS_AHEAD` for each thread are in memory,
+    and one that is being read.
     Raises: Corrupt naming the tensor; NotEnough.
     """
     total = sum(step.source.size for step in plan.steps)
     first = len(work.journal.progress.steps)
     done = sum(step.source.size for step in plan.steps[:first])
     collected = _Collected(work, keep=checkpoint.is_remote)
+    # What is ahead of the journal when a run is killed has to be fetched again.
+    ahead = 1 if checkpoint.is_remote else BLOCKS_AHEAD
     running: deque[tuple[_Read, Future[_Written]]] = deque()
 
     def carry(read: _Read) -> _Written:
@@ -92,7 +95,7 @@ def write_tensors(
         try:
             for read in _read_blocks(plan, checkpoint, work.journal):
                 running.append((read, pool.submit(carry, read)))
-                if len(running) > threads:
+                if len(running) > ahead * threads:
                     wait()
             while running:
                 wait()

@@ -606,6 +606,9 @@ def test_a_base_on_the_hub_is_read_by_ranges(
     environ = {"HF_ENDPOINT": hub.endpoint}
     done = convert(SOURCE, [output], OPTIONS, base=there, environ=environ)
 
+    # Per file: the end, the beginning, the look at the order of its rows, the rest.
+    asked = hub.requests("Base-1B/resolve")
+    assert len([entry for entry in asked if ".bin" in entry.path]) <= 2 * 5
     here = output.with_name("here.gguf")
     convert(delta, [here], OPTIONS, base=base)
     assert output.read_bytes() == here.read_bytes()
