@@ -41,7 +41,7 @@ from wizard_edge_converters.split import split_paths
 from wizard_edge_converters.type_rules import TypeRules, read_rules
 from wizard_edge_converters.verify import Advance, count_sound, pieces_of, verify_file
 from wizard_edge_converters.work import write_tensors
-from wizard_edge_converters.writer import Workplace, check_output, replacing
+from wizard_edge_converters.writer import PartFiles, check_output, replacing
 
 # Part of every plan's key: a program that would write other bytes has another.
 _ENCODING = "1"
@@ -270,7 +270,7 @@ def plan_key(plan: Plan, identity: str) -> str:
     return digest.hexdigest()
 
 
-def _keep_sound(plan: Plan, work: Workplace, progress: Progress) -> None:
+def _keep_sound(plan: Plan, work: PartFiles, progress: Progress) -> None:
     """Forget the steps of an earlier run that the partial files do not bear out."""
     kept = work.journal.progress.steps
     sound = count_sound(
@@ -302,7 +302,7 @@ def _sum_up(plan: Plan, steps: Sequence[StepDone]) -> list[dict[str, Deviation]]
 def _seal(
     plan: Plan,
     deviations: Sequence[Mapping[str, Deviation]],
-    work: Workplace,
+    work: PartFiles,
     progress: Progress,
 ) -> list[Sha256]:
     """Write the headers with the measured figures, and read every file back."""

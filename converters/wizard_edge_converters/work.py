@@ -26,7 +26,7 @@ from wizard_edge_converters.quantize import (
     Weights,
     encode_block,
 )
-from wizard_edge_converters.writer import Workplace
+from wizard_edge_converters.writer import PartFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Written:
 def write_tensors(
     plan: Plan,
     checkpoint: Checkpoint,
-    work: Workplace,
+    work: PartFiles,
     *,
     threads: int,
     importance: Weights | None = None,
@@ -113,7 +113,7 @@ class _Collected:
     after a power cut the next run finds most of it.
     """
 
-    def __init__(self, work: Workplace, *, keep: bool) -> None:
+    def __init__(self, work: PartFiles, *, keep: bool) -> None:
         self._work = work
         self._blocks: list[_Written] = []
         self._syncing = ThreadPoolExecutor(1) if keep else None

@@ -92,7 +92,7 @@ class PartFile:
             return os.write(self._descriptor, data)
 
 
-class Workplace:
+class PartFiles:
     """The part files of a plan, one per output in their order, and their journal."""
 
     def __init__(self, parts: Sequence[PartFile], journal: Journal) -> None:
@@ -141,7 +141,7 @@ def replacing(
     *,
     keep: bool,
     folder: Path | None = None,
-) -> Iterator[Workplace]:
+) -> Iterator[PartFiles]:
     """Give part files that become `outputs` when the block ends well.
 
     `key` tells plans apart. `folder` is where the parts lie, on the file system of
@@ -168,7 +168,7 @@ def replacing(
                 ]
                 for part in parts:
                     part.reserve()
-                yield Workplace(parts, journal)
+                yield PartFiles(parts, journal)
             for path, output in zip(paths, outputs, strict=True):
                 move_into_place(path, output)
             done = True
