@@ -147,7 +147,7 @@ def main() -> None:
             print(
                 f"{spec.name:28}{variant.quant:7}{planned:16,} "
                 f"{100 * (planned / variant.size - 1):+8.3f}% of {variant.size:,}"
-                f"{'' if variant.size_exact else ', by hand'}"
+                f"{'' if variant.size_exact else ', an estimate'}"
             )
 
 
