@@ -20,6 +20,7 @@ LAYERS = {
     "names": 0,
     "progress": 0,
     "units": 0,
+    "chunks": 1,
     "config": 1,
     "gguf": 1,
     "gguf_cursor": 1,

@@ -16,6 +16,7 @@ from wizard_edge.receipts import (
     Acceptance,
     EvaluatedOn,
     Origin,
+    Piece,
     Receipt,
     StoredFile,
     parse_receipt,
@@ -28,7 +29,21 @@ RECEIPT = Receipt(
     quant="Q4_K_M",
     files=(
         StoredFile(RelPath.parse("a.gguf"), 7, Sha256.parse("0" * 64)),
-        StoredFile(RelPath.parse("b.gguf"), 5, Sha256.parse("1" * 64)),
+        StoredFile(
+            RelPath.parse("b.gguf"),
+            5,
+            Sha256.parse("1" * 64),
+            pieces=(
+                Piece(2, url="https://example.org/b.gguf-split-a"),
+                Piece(
+                    3,
+                    sha256=Sha256.parse("6" * 64),
+                    repo=RepoId.parse("somebody/Model-GGUF"),
+                    revision=CommitId.parse("7" * 40),
+                    path=RelPath.parse("b.gguf-split-b"),
+                ),
+            ),
+        ),
     ),
     origin=Origin(
         kind="hub",
@@ -106,6 +121,25 @@ def test_a_receipt_from_before_evaluations_is_read() -> None:
     receipt = parse_receipt(PATH, json.dumps(table).encode())
 
     assert receipt == replace(RECEIPT, evaluated_on=None)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"size": 7},
+        {"size": 7, "url": "https://example.org/a", "path": "a.gguf"}
+        | {"repo": "somebody/model", "revision": "7" * 40},
+        {"size": 7, "repo": "somebody/model", "path": "a.gguf"},
+        {"size": 6, "url": "https://example.org/a"},
+        {"size": 7, "url": "https://example.org/\x1b[2J"},
+    ],
+    ids=["nowhere", "two places", "no revision", "another size", "escapes"],
+)
+def test_pieces_that_cannot_be_are_refused(piece: dict[str, object]) -> None:
+    file = {"name": "a.gguf", "size": 7, "sha256": "0" * 64, "pieces": [piece]}
+
+    with pytest.raises(Corrupt):
+        parse_receipt(PATH, changed(files=[file]))
 
 
 def test_an_evaluation_without_a_reference_is_read() -> None:

@@ -12,6 +12,7 @@ from threading import Barrier
 import pytest
 
 from wizard_edge import store as store_module
+from wizard_edge.chunks import Chunks, Grid
 from wizard_edge.errors import (
     ConfigError,
     Corrupt,
@@ -100,6 +101,29 @@ def test_an_installed_model_is_a_plain_file_with_a_receipt(tmp_path: Path) -> No
         "home/models/small/small.Q8_0.gguf",
         "home/models/small/small.Q8_0.gguf.json",
     ]
+
+
+def test_sums_and_texts_lie_beside_the_model_and_go_with_it(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    receipt = receipt_for(b"weights")
+    sums = Chunks(Grid([7]), receipt.sha256, [5])
+
+    with store.open_slot(NAME, receipt.files[0].name) as slot:
+        slot.temp.write_bytes(b"weights")
+        installed = store.commit(
+            receipt,
+            [replace(slot, chunks=sums)],
+            texts={RelPath.parse("NOTICE"): b"notice"},
+        )
+
+    assert tree(tmp_path) == [
+        "home/models/small/NOTICE",
+        "home/models/small/small.Q8_0.gguf",
+        "home/models/small/small.Q8_0.gguf.chunks",
+        "home/models/small/small.Q8_0.gguf.json",
+    ]
+    store.remove(installed)
+    assert tree(tmp_path) == []
 
 
 def test_a_slot_that_is_not_committed_leaves_nothing(tmp_path: Path) -> None:

@@ -34,12 +34,32 @@ _Name = TypeVar("_Name", ModelName, RelPath, RepoId, CommitId, Sha256)
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a stored file that were fetched as one file; `size` in bytes.
+
+    Either `repo`, `revision` and `path` say where, or `url` does. `sha256` is None
+    where only that of the whole is known.
+    """
+
+    size: int
+    sha256: Sha256 | None = None
+    repo: RepoId | None = None
+    revision: CommitId | None = None
+    path: RelPath | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of an installed model, in the model's folder; `size` in bytes."""
+    """A file of an installed model, in the model's folder; `size` in bytes.
+
+    `pieces` are what it was fetched as, end to end; none where it was made here.
+    """
 
     name: RelPath
     size: int
     sha256: Sha256
+    pieces: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +217,7 @@ def _parse_files(table: _Table) -> tuple[StoredFile, ...]:
             name=row.name("name", RelPath),
             size=row.whole("size"),
             sha256=row.name("sha256", Sha256),
+            pieces=tuple(map(_parse_piece, row.optional_tables("pieces"))),
         )
         for row in table.tables("files")
     )
@@ -204,7 +225,25 @@ def _parse_files(table: _Table) -> tuple[StoredFile, ...]:
         raise table.misfit("files", "names no file")
     if any("/" in file.name for file in files):
         raise table.misfit("files", "names a file in another folder")
+    for file in files:
+        if file.pieces and sum(piece.size for piece in file.pieces) != file.size:
+            raise table.misfit("files", f"has pieces of another size of {file.name}")
     return files
+
+
+def _parse_piece(table: _Table) -> Piece:
+    piece = Piece(
+        size=table.whole("size"),
+        sha256=table.optional_name("sha256", Sha256),
+        repo=table.optional_name("repo", RepoId),
+        revision=table.optional_name("revision", CommitId),
+        path=table.optional_name("path", RelPath),
+        url=table.optional_text("url"),
+    )
+    on_hub = None not in (piece.repo, piece.revision, piece.path)
+    if on_hub == (piece.url is not None):
+        raise table.misfit("url", "should stand alone, or repo, revision and path")
+    return piece
 
 
 def _parse_origin(table: _Table) -> Origin:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from wizard_edge.chunks import SUFFIX as CHUNKS_SUFFIX
+from wizard_edge.chunks import Chunks
 from wizard_edge.errors import (
     ConfigError,
     Corrupt,
@@ -35,7 +38,6 @@ from wizard_edge.paths import Home, place
 from wizard_edge.receipts import MAX_SIZE, SUFFIX, Receipt, parse_receipt
 
 PARTIAL_SUFFIX = ".part"
-CHUNKS_SUFFIX = ".chunks"
 # Texts that belong to the model and leave with its last variant.
 _COMPANIONS = ("LICENSE", "NOTICE")
 # In it lie sockets of servers: nobody else's business.
@@ -113,11 +115,15 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place to write a file that is not in the store yet: fill `temp`."""
+    """A place to write a file that is not in the store yet: fill `temp`.
+
+    `chunks` are the sums of its bytes, where whoever filled it took them.
+    """
 
     model: ModelName
     file: RelPath
     temp: Path
+    chunks: Chunks | None = None
 
 
 class Store:
@@ -203,18 +209,30 @@ class Store:
                     with contextlib.suppress(OSError):
                         leftover.unlink()
 
-    def commit(self, receipt: Receipt, slots: Sequence[Slot]) -> Installed:
+    def commit(
+        self,
+        receipt: Receipt,
+        slots: Sequence[Slot],
+        *,
+        texts: Mapping[RelPath, bytes] = MappingProxyType({}),
+    ) -> Installed:
         """Make filled slots an installed model: files first, the receipt last.
 
-        Another variant of the same model and quant is replaced.
+        Another variant of the same model and quant is replaced. `texts` are what has
+        to lie beside the model, `NOTICE` and `LICENSE`, by their names.
         Raises: Corrupt when a file has not the size its receipt says; NotEnough,
         Refused where the store cannot be written.
         """
         _check_slots(receipt, slots)
         with self._changing(receipt.model):
-            return self._commit(receipt, slots)
+            return self._commit(receipt, slots, texts)
 
-    def _commit(self, receipt: Receipt, slots: Sequence[Slot]) -> Installed:
+    def _commit(
+        self,
+        receipt: Receipt,
+        slots: Sequence[Slot],
+        texts: Mapping[RelPath, bytes],
+    ) -> Installed:
         folder = self.home.model(receipt.model)
         installed = Installed(receipt, folder)
         before, _ = _receipts(folder)
@@ -227,6 +245,10 @@ class Store:
                 _delete(_chunks(target))
                 moved.append(target)
                 move_into_place(slot.temp, target)
+                if slot.chunks is not None:
+                    write_atomically(_chunks(target), slot.chunks.to_bytes())
+            for name, text in texts.items():
+                write_atomically(place(folder, name), text)
             write_atomically(installed.receipt_path, receipt.to_bytes())
         except BaseException:
             for target in moved:
