@@ -36,6 +36,7 @@ from wizard_edge.errors import (
 from wizard_edge.hub import Hub, Patience, RemoteFileInfo, Repository
 from wizard_edge.hub import _http as http
 from wizard_edge.names import BlobId, CommitId, RelPath, RepoId, Sha256
+from wizard_edge.receipts import Piece
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = RepoId.parse("a/model")
@@ -457,7 +458,7 @@ def test_a_cut_is_taken_up_at_the_byte(
     again = len(LARGE) - int((ranges(loopback)[1] or "")[6:].split("-")[0])
     assert fetched == len(LARGE)
     assert again == 599_999 or (reset and again > 599_999)
-    assert waits == [1.0]
+    assert waits == [0.05]
 
 
 @settings(
@@ -499,7 +500,7 @@ def test_a_cut_every_few_bytes_still_ends(
         assert stream.read(1 << 30) == LARGE
 
     assert len(ranges(loopback)) == 40
-    assert set(waits) == {1.0}
+    assert set(waits) == {0.05}
 
 
 def test_a_cut_without_progress_is_given_up(
@@ -519,7 +520,7 @@ def test_a_cut_without_progress_is_given_up(
     assert "Signature" not in f"{e.value} {e.value.hint}"
     assert e.value.hint == "check the network, then try again"
     # The cut that ended the progress, then nine that brought nothing.
-    assert waits == [1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert waits == [0.05, 2, 4, 8, 16, 30, 30, 30, 30]
     assert len(ranges(loopback)) == 10
 
 
@@ -624,7 +625,8 @@ def test_silence_is_left_and_asked_again(
     data = hub.fetch(hub.repository(REPO), path, 1 << 20)
 
     assert data == (SMALL if path == CONFIG else LARGE)
-    assert waits == [1.0]
+    in_its_midst = after > 0 and where != "api"
+    assert waits == [0.05 if in_its_midst else 1.0]
 
 
 def test_a_drip_arrives_whole(
@@ -909,7 +911,7 @@ def test_https_is_spoken(
 
         assert hub.fetch(hub.repository(REPO), WEIGHTS, len(LARGE)) == LARGE
 
-    assert waits == [1.0]
+    assert waits == [0.05]
 
 
 def test_https_does_not_lead_to_http(
@@ -1217,3 +1219,119 @@ def test_nothing_of_the_hub_is_imported_to_import_it() -> None:
     )
 
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# Pieces, mirrors and addresses that are no hub's.
+
+
+def piece_of(model: HostedRepository, **known: Any) -> Piece:
+    return Piece(
+        len(LARGE),
+        Sha256(model.files[WEIGHTS].sha256),
+        REPO,
+        CommitId(model.head),
+        WEIGHTS,
+        **known,
+    )
+
+
+def test_a_piece_is_read_as_a_part_of_its_file(
+    hub: Hub, loopback: LoopbackHub, model: HostedRepository
+) -> None:
+    with hub.open_piece(piece_of(model), 100, 300) as stream:
+        first = stream.read_some(50)
+        rest = stream.read(1000)
+
+    assert first + rest == LARGE[100:300]
+    assert 1 <= len(first) <= 50
+    assert stream.in_parts
+    assert ranges(loopback) == ["bytes=100-299"]
+
+
+def test_an_address_serves_a_piece_without_the_token(
+    loopback: LoopbackHub, model: HostedRepository, waits: Waits
+) -> None:
+    hub = Hub.from_environment(
+        environment(loopback.endpoint, HF_TOKEN=TOKEN), patience=waits.patience()
+    )
+    url = f"{loopback.cdn}/{model.files[WEIGHTS].sha256}"
+
+    stated = hub.probe(url)
+    piece = Piece(stated.size, url=url, etag=stated.etag)
+    with hub.open_piece(piece, 0, 10) as stream:
+        data = stream.read(10)
+
+    assert (stated.size, stated.in_parts, data) == (len(LARGE), True, LARGE[:10])
+    assert stated.etag is not None
+    assert not any(entry.authorized for entry in loopback.requests())
+
+
+def test_an_address_whose_file_changed_is_noticed(
+    hub: Hub, loopback: LoopbackHub, model: HostedRepository
+) -> None:
+    url = f"{loopback.cdn}/{model.files[WEIGHTS].sha256}"
+    piece = Piece(len(LARGE), url=url, etag='"another"')
+
+    with (
+        hub.open_piece(piece, 0, 10) as stream,
+        pytest.raises(HubError, match=r"is not what 127\.0\.0\.1:\d+ said"),
+    ):
+        stream.read(10)
+
+
+@pytest.mark.parametrize("form", ["{cdn}/{{sha256}}", "{endpoint}", "{endpoint}/"])
+def test_a_mirror_is_asked_for_bytes_alone(
+    loopback: LoopbackHub, model: HostedRepository, waits: Waits, form: str
+) -> None:
+    """Its other words are not believed, and it gets no token."""
+    hub = Hub.from_environment(
+        environment("http://127.0.0.1:9", HF_TOKEN=TOKEN), patience=waits.patience()
+    )
+    loopback.faults.add(Fault(where="resolve", headers={"X-Repo-Commit": "f" * 40}))
+    mirror = form.format(cdn=loopback.cdn, endpoint=loopback.endpoint)
+
+    with hub.open_mirror(mirror, piece_of(model), 5, 25) as stream:
+        data = stream.read(20)
+
+    assert data == LARGE[5:25]
+    assert not any(entry.authorized for entry in loopback.requests())
+
+
+def test_a_mirror_that_cannot_name_a_file_is_not_asked(hub: Hub) -> None:
+    piece = Piece(5, url="https://example.org/a.gguf")
+
+    with pytest.raises(UsageError, match="cannot be asked"):
+        hub.open_mirror("https://mirror.example.org", piece, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (404, NotFound, "has no file"),
+        (410, NotFound, "has no file"),
+        (403, HubError, "forbids access to"),
+        (416, HubError, "has fewer bytes of"),
+        (418, HubError, "answers 418"),
+    ],
+)
+def test_the_refusal_of_an_address(
+    hub: Hub, loopback: LoopbackHub, status: int, error: Any, message: str
+) -> None:
+    loopback.faults.add(Fault(where="cdn", status=status))
+
+    with pytest.raises(error, match=message):
+        hub.probe(f"{loopback.cdn}/file.gguf")
+
+
+def test_an_address_without_a_size_is_told(
+    hub: Hub, loopback: LoopbackHub, model: HostedRepository
+) -> None:
+    loopback.faults.add(Fault(where="cdn", ignore_range=True, chunked=True))
+
+    with pytest.raises(HubError, match="does not say how large"):
+        hub.probe(f"{loopback.cdn}/{model.files[WEIGHTS].sha256}")
+
+
+def test_what_is_no_address_is_not_asked(hub: Hub) -> None:
+    with pytest.raises(UsageError, match="not an http"):
+        hub.probe("ftp://example.org/a.gguf")

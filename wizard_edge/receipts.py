@@ -37,8 +37,8 @@ _Name = TypeVar("_Name", ModelName, RelPath, RepoId, CommitId, Sha256)
 class Piece:
     """Bytes of a stored file that were fetched as one file; `size` in bytes.
 
-    Either `repo`, `revision` and `path` say where, or `url` does. `sha256` is None
-    where only that of the whole is known.
+    Either `repo`, `revision` and `path` say where, or `url` does, and `etag` which
+    state of it. `sha256` is None where only that of the whole is known.
     """
 
     size: int
@@ -47,6 +47,7 @@ class Piece:
     revision: CommitId | None = None
     path: RelPath | None = None
     url: str | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,7 @@ def _parse_piece(table: _Table) -> Piece:
         revision=table.optional_name("revision", CommitId),
         path=table.optional_name("path", RelPath),
         url=table.optional_text("url"),
+        etag=table.optional_text("etag"),
     )
     on_hub = None not in (piece.repo, piece.revision, piece.path)
     if on_hub == (piece.url is not None):

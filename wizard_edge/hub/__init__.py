@@ -9,8 +9,17 @@ of the store or of paths.
 """
 
 from wizard_edge.hub._http import Patience
-from wizard_edge.hub._hub import Hub
+from wizard_edge.hub._hub import Hub, Stated, file_name, mirror_address
 from wizard_edge.hub._listing import RemoteFileInfo, Repository
 from wizard_edge.hub._stream import ByteStream
 
-__all__ = ["ByteStream", "Hub", "Patience", "RemoteFileInfo", "Repository"]
+__all__ = [
+    "ByteStream",
+    "Hub",
+    "Patience",
+    "RemoteFileInfo",
+    "Repository",
+    "Stated",
+    "file_name",
+    "mirror_address",
+]

@@ -23,7 +23,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from wizard_edge import __version__
 from wizard_edge.errors import ConfigError, HubError, WizardEdgeError
-from wizard_edge.hub._refusals import Refusal, refusal
+from wizard_edge.hub._refusals import Refusal, refusal, refusal_of_address
 from wizard_edge.names import RepoId
 
 _logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class Patience:
     tries_to_start: int = 3
     tries_to_go_on: int = 10
     first_wait_s: float = 1.0
+    # After a cut that came behind some bytes: many a line is cut all the time.
+    wait_after_progress_s: float = 0.05
     longest_wait_s: float = 30.0
     longest_asked_s: float = 300.0
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
@@ -79,10 +81,13 @@ class Passing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask of the hub; `what` names it in messages, a file or a revision."""
+    """What to ask for; `what` names it in messages, a file or a revision.
+
+    `repo` is None for an address that is no hub's.
+    """
 
     url: str
-    repo: RepoId
+    repo: RepoId | None
     what: str
     # The first and the last byte, as `0-99`; None for all.
     byte_range: str | None = None
@@ -149,11 +154,18 @@ class Retries:
                 f"{problem.host} asks to wait {problem.asked_s:.0f} s",
                 hint="run the same command again after that",
             )
-        grown = patience.first_wait_s * 2.0 ** (self._failures - 1)
+        after_progress = self._started and self._failures == 1
+        grown = (
+            patience.wait_after_progress_s
+            if after_progress
+            else patience.first_wait_s * 2.0 ** (self._failures - 1)
+        )
         # Between half and the whole, so that many clients do not come back at once.
         own = min(grown, patience.longest_wait_s) * (0.5 + patience.random() / 2)
         wait_s = max(own, problem.asked_s)
-        _logger.warning("hub asked again: %s, wait_s=%.1f", problem, wait_s)
+        # A line that is cut all the time is no news each time.
+        level = logging.INFO if after_progress else logging.WARNING
+        _logger.log(level, "hub asked again: %s, wait_s=%.1f", problem, wait_s)
         patience.sleep(wait_s)
 
 
@@ -214,6 +226,8 @@ class Transport:
             return Passing(answer.host, f"answers {answer.status}", asked_s)
         if not at_home:
             return HubError(f"{answer.host} answers {answer.status}")
+        if request.repo is None:
+            return refusal_of_address(answer.status, answer.host, request.what)
         return refusal(
             Refusal(
                 answer.status,
@@ -230,6 +244,15 @@ class Transport:
 def host_of(url: str) -> str:
     """Return host and port for a message: no user, no signed query."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is an http(s) address that a request can use."""
+    try:
+        _origin(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_endpoint(text: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from wizard_edge.errors import ConfigError, Corrupt, HubError, UsageError
 from wizard_edge.hub._http import (
@@ -17,10 +17,13 @@ from wizard_edge.hub._http import (
     Retries,
     Transport,
     check_endpoint,
+    host_of,
+    is_address,
 )
 from wizard_edge.hub._listing import RemoteFileInfo, Repository, parse_repository
-from wizard_edge.hub._stream import ByteStream, check_not_a_page
+from wizard_edge.hub._stream import ByteStream, Served, check_not_a_page
 from wizard_edge.names import CommitId, RelPath, RepoId
+from wizard_edge.receipts import Piece
 from wizard_edge.units import format_bytes
 
 # Source: huggingface_hub 2.4.0, constants.py, _HF_DEFAULT_ENDPOINT.
@@ -28,10 +31,24 @@ _ENDPOINT = "https://huggingface.co"
 # Source: huggingface_hub 2.4.0, constants.py, ENV_VARS_TRUE_VALUES.
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _TOKEN = re.compile(r"[!-~]+")
+_TOTAL = re.compile(r"bytes 0-0/(\d{1,19})")
+_DIGITS = re.compile(r"\d{1,19}")
 # The answer about a repository; 1,000 files make about 300 KB.
 _MAX_LISTING = 64 << 20
 # What may be thrown away to reach a range on a server that cannot send parts.
 _SPARE_FOR_RANGE = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What an address says of its file: `size` in bytes, what tells it from others.
+
+    `in_parts` is whether parts of it can be asked for.
+    """
+
+    size: int
+    etag: str | None
+    in_parts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +127,104 @@ class Hub:
         size = repository.file(path).size
         return self._stream(repository, path, offset, size, spare=size).open()
 
+    def open_piece(self, piece: Piece, offset: int, end: int) -> ByteStream:
+        """Give the bytes `offset` to `end` of something that is or was fetched.
+
+        Connects at the first read. Checks no digest; the token goes to the hub alone.
+        Raises, when it is read: NotFound, Refused, HubError.
+        """
+        self._check_online()
+        if piece.url is not None:
+            file = Served(piece.url, file_name(piece.url), piece.size, etag=piece.etag)
+            return self._open(self._anywhere(), file, offset, end, end)
+        assert piece.repo
+        assert piece.revision
+        assert piece.path
+        file = Served(
+            self._address(piece.repo, piece.revision, piece.path),
+            piece.path,
+            piece.size,
+            piece.repo,
+            piece.revision,
+            piece.sha256,
+        )
+        return self._open(self.transport, file, offset, end, end)
+
+    def open_mirror(
+        self, mirror: str, piece: Piece, offset: int, end: int
+    ) -> ByteStream:
+        """Give bytes of a piece from another place; nothing it says is believed.
+
+        `mirror` is an address with the paths of the hub, or one that has `{sha256}`
+        in it. Raises: as `open_piece`; UsageError for a piece it cannot have.
+        """
+        self._check_online()
+        url = mirror_address(mirror, piece)
+        if url is None:
+            raise UsageError(f"{host_of(mirror)} cannot be asked for this file")
+        file = Served(url, piece.path or file_name(url), piece.size)
+        return self._open(self._anywhere(), file, offset, end, end)
+
+    def probe(self, url: str) -> Stated:
+        """Ask an address what it serves: one byte is fetched at most.
+
+        Raises: NotFound, HubError; UsageError for a text that is no address.
+        """
+        self._check_online()
+        if not is_address(url):
+            raise UsageError(f"not an http(s) address: {url!r}")
+        retries = Retries(self.transport.patience)
+        while True:
+            try:
+                return self._probe_once(url)
+            except Passing as problem:
+                retries.wait(problem)
+
+    def _probe_once(self, url: str) -> Stated:
+        name = file_name(url)
+        answer = self._anywhere().get(Request(url, None, name, "0-0"))
+        try:
+            check_not_a_page(answer, name)
+            total = _TOTAL.fullmatch(answer.header("Content-Range") or "")
+            length = total[1] if total else answer.header("Content-Length") or ""
+            if not _DIGITS.fullmatch(length) or (answer.status == 206) != bool(total):
+                raise HubError(
+                    f"{answer.host} does not say how large {name} is",
+                    hint="fetch it by other means, then 'wizard-edge import FILE'",
+                )
+            etag = answer.header("ETag") or answer.header("Last-Modified")
+            return Stated(int(length), etag, in_parts=total is not None)
+        finally:
+            answer.close()
+
+    def _anywhere(self) -> Transport:
+        """Return what asks servers that are not this hub: without a token."""
+        return replace(self.transport, token=None)
+
+    def _address(self, repo: RepoId, revision: CommitId, path: RelPath) -> str:
+        return hub_address(self.transport.endpoint, repo, revision, path)
+
     def _stream(
         self, repository: Repository, path: RelPath, offset: int, end: int, spare: int
     ) -> ByteStream:
         self._check_online()
-        return ByteStream(
-            self.transport,
-            repository,
-            repository.file(path),
-            offset=offset,
-            end=end,
-            spare=spare,
+        found = repository.file(path)
+        file = Served(
+            self._address(repository.repo, repository.revision, path),
+            path,
+            found.size,
+            repository.repo,
+            repository.revision,
+            found.sha256,
+            found.blob,
         )
+        return self._open(self.transport, file, offset, end, spare)
+
+    @staticmethod
+    def _open(
+        transport: Transport, file: Served, offset: int, end: int, spare: int
+    ) -> ByteStream:
+        return ByteStream(transport, file, offset=offset, end=end, spare=spare)
 
     def _document(self, request: Request) -> bytes:
         """Return the body of a small answer of unknown size."""
@@ -157,6 +260,30 @@ class Hub:
                 "HF_HUB_OFFLINE is set, and this needs the hub",
                 hint="unset HF_HUB_OFFLINE, or use what 'wizard-edge list' shows",
             )
+
+
+def hub_address(endpoint: str, repo: RepoId, revision: CommitId, path: RelPath) -> str:
+    """Return where a hub serves a file.
+
+    Source: huggingface_hub 2.4.0, constants.py, HUGGINGFACE_CO_URL_TEMPLATE.
+    """
+    return f"{endpoint}/{repo}/resolve/{revision}/{quote(path)}"
+
+
+def mirror_address(mirror: str, piece: Piece) -> str | None:
+    """Return where a mirror would have a piece, None where it cannot be named."""
+    if "{sha256}" in mirror:
+        return piece.sha256 and mirror.replace("{sha256}", piece.sha256)
+    if not (piece.repo and piece.revision and piece.path):
+        return None
+    endpoint = mirror.rstrip("/")
+    return hub_address(endpoint, piece.repo, piece.revision, piece.path)
+
+
+def file_name(url: str) -> str:
+    """Return what an address calls its file, for messages and names."""
+    parts = urlsplit(url)
+    return unquote(parts.path.rpartition("/")[2]) or parts.netloc.rpartition("@")[2]
 
 
 def _token(environ: Mapping[str, str]) -> str | None:

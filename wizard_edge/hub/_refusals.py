@@ -67,11 +67,28 @@ def refusal(answer: Refusal) -> WizardEdgeError:
             hint="the token may lack the right to read it",
         )
     if answer.status == 416:
-        return HubError(
-            f"{host} has fewer bytes of {answer.what} than it said",
-            hint="run the command again: it asks anew what there is",
-        )
+        return _too_short(host, answer.what)
     return HubError(f"{host} answers {answer.status}")
+
+
+def refusal_of_address(status: int, host: str, what: str) -> WizardEdgeError:
+    """Turn the refusal of a server that is no hub into an error."""
+    if status in (404, 410):
+        return NotFound(f"{host} has no file {what}", hint="check the address")
+    if status in (401, 403):
+        return HubError(
+            f"{host} forbids access to {what}", hint="open the address in a browser"
+        )
+    if status == 416:
+        return _too_short(host, what)
+    return HubError(f"{host} answers {status}")
+
+
+def _too_short(host: str, what: str) -> HubError:
+    return HubError(
+        f"{host} has fewer bytes of {what} than it said",
+        hint="run the command again: it asks anew what there is",
+    )
 
 
 def _terms(answer: Refusal) -> Refused:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 from wizard_edge.errors import HubError, UsageError
 from wizard_edge.hub._http import Answer, Passing, Request, Retries, Transport
-from wizard_edge.hub._listing import RemoteFileInfo, Repository
-from wizard_edge.names import BlobId, Sha256
+from wizard_edge.names import BlobId, CommitId, RepoId, Sha256
 
 # Asked from the socket at once; what a fast line delivers between two calls.
 _PIECE = 1 << 20
@@ -18,8 +17,26 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _DIGITS = re.compile(r"\d{1,19}")
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A file that somebody serves: where, its `size` in bytes, and what it must be.
+
+    None of what must be true is known of a file whose bytes are checked otherwise.
+    `etag` is what an address said of its file before.
+    """
+
+    url: str
+    name: str
+    size: int
+    repo: RepoId | None = None
+    revision: CommitId | None = None
+    sha256: Sha256 | None = None
+    blob: BlobId | None = None
+    etag: str | None = None
+
+
 class ByteStream:
-    """The bytes `offset` to `end` of a file at one commit, in order, each once.
+    """The bytes `offset` to `end` of a file as it was described, in order, each once.
 
     A cut connection is taken up again at the exact byte. Where a server ignores the
     offset and sends the whole file, what comes before is read and thrown away, up to
@@ -30,8 +47,7 @@ class ByteStream:
     def __init__(
         self,
         transport: Transport,
-        repository: Repository,
-        file: RemoteFileInfo,
+        file: Served,
         *,
         offset: int,
         end: int,
@@ -39,15 +55,15 @@ class ByteStream:
     ) -> None:
         if not 0 <= offset <= end <= file.size:
             raise UsageError(
-                f"bytes {offset} to {end} of {file.path}, which has {file.size}"
+                f"bytes {offset} to {end} of {file.name}, which has {file.size}"
             )
         self._transport = transport
-        self._repository = repository
         self._file = file
         self._offset = offset
         self._end = end
         self._spare = spare
         self._fetched = 0
+        self._in_parts = False
         self._answer: Answer | None = None
         self._retries = Retries(transport.patience)
 
@@ -65,6 +81,11 @@ class ByteStream:
     def fetched(self) -> int:
         """Return the body bytes received so far, those thrown away included."""
         return self._fetched
+
+    @property
+    def in_parts(self) -> bool:
+        """Return whether the last answer was the part that was asked for."""
+        return self._in_parts
 
     def open(self) -> Self:
         """Connect now and not at the first `read`.
@@ -89,7 +110,7 @@ class ByteStream:
         pieces: list[bytes] = []
         try:
             while self._offset < start + wanted:
-                pieces.append(self._read_some(start + wanted - self._offset))
+                pieces.append(self.read_some(start + wanted - self._offset))
         except BaseException:
             self.close()
             self._offset = start
@@ -97,6 +118,14 @@ class ByteStream:
         if self._offset == self._end:
             self.close()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_some(self, size: int) -> bytes:
+        """Return at least one and at most `size` of the next bytes; none at the end.
+
+        Raises: as `read`.
+        """
+        wanted = min(size, self._end - self._offset)
+        return self._read_some(wanted) if wanted else b""
 
     def close(self) -> None:
         """Drop the connection; a later `read` makes a new one."""
@@ -139,16 +168,13 @@ class ByteStream:
     def _connect(self) -> Answer:
         whole = self._offset == 0 and self._end == self._file.size
         part = None if whole else f"{self._offset}-{self._end - 1}"
-        repo, revision = self._repository.repo, self._repository.revision
-        url = (
-            f"{self._transport.endpoint}/{repo}/resolve/{revision}/"
-            f"{quote(self._file.path)}"
-        )
-        answer = self._transport.get(Request(url, repo, self._file.path, part))
+        file = self._file
+        answer = self._transport.get(Request(file.url, file.repo, file.name, part))
         try:
-            check_not_a_page(answer, self._file.path)
+            check_not_a_page(answer, self._file.name)
             self._check_file(answer)
             self._check_frame(answer)
+            self._in_parts = answer.status == 206
             if answer.status == 200:
                 self._skip(answer)
         except BaseException:
@@ -162,19 +188,21 @@ class ByteStream:
         commit = stated.get("X-Repo-Commit")
         size = stated.get("X-Linked-Size")
         digest = _unquoted(stated.get("X-Linked-ETag") or stated.get("ETag") or "")
+        told = answer.header("ETag") or answer.header("Last-Modified")
         if (
-            (commit is not None and commit != self._repository.revision)
+            (file.etag is not None and told is not None and told != file.etag)
+            or (file.revision and commit is not None and commit != file.revision)
             or (size is not None and size != str(file.size))
             or (file.sha256 and Sha256.fits(digest) and digest != file.sha256)
             or (file.blob and BlobId.fits(digest) and digest != file.blob)
         ):
-            raise self._changed(f"{file.path} is not what {self._transport.host} said")
+            raise self._changed(f"{file.name} is not what {self._transport.host} said")
 
     def _check_frame(self, answer: Answer) -> None:
         """Refuse an answer whose length or place is not what was asked."""
         if answer.header("Content-Encoding") not in (None, "identity"):
             raise HubError(
-                f"{answer.host} sends {self._file.path} compressed",
+                f"{answer.host} sends {self._file.name} compressed",
                 hint="a proxy may do so: try without it",
             )
         first, end = (0, self._file.size)
@@ -184,7 +212,7 @@ class ByteStream:
             expected = (first, end - 1, self._file.size)
             if place is None or tuple(map(int, place.groups())) != expected:
                 raise self._changed(
-                    f"{answer.host} sends other bytes of {self._file.path} than asked"
+                    f"{answer.host} sends other bytes of {self._file.name} than asked"
                 )
         elif answer.status != 200:
             raise HubError(f"{answer.host} answers {answer.status}")
@@ -193,7 +221,7 @@ class ByteStream:
             not _DIGITS.fullmatch(length) or int(length) != end - first
         ):
             raise self._changed(
-                f"{answer.host} has {length[:20]!r} bytes of {self._file.path}, "
+                f"{answer.host} has {length[:20]!r} bytes of {self._file.name}, "
                 f"not {end - first}"
             )
 
@@ -201,7 +229,7 @@ class ByteStream:
         """Read and drop what comes before the offset."""
         if self._offset > self._spare:
             raise HubError(
-                f"{answer.host} cannot send part of {self._file.path}",
+                f"{answer.host} cannot send part of {self._file.name}",
                 hint="a proxy or mirror may be in the way: try without it",
             )
         left = self._offset
