@@ -29,6 +29,7 @@ LAYERS = {
     "gguf_types": 1,
     "gguf_vocabulary": 1,
     "hashing": 1,
+    "locking": 1,
     "models": 1,
     "paths": 1,
     "receipts": 1,

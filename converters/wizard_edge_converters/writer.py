@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from wizard_edge.errors import (
     CannotConvert,
@@ -26,10 +26,8 @@ from wizard_edge.errors import (
     UsageError,
 )
 from wizard_edge.files import move_into_place
+from wizard_edge.locking import Busy, exclusive
 from wizard_edge_converters.journal import Journal
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 # What the file system itself may need beside the bytes of the file.
 DISK_RESERVE = 1 << 20
@@ -190,41 +188,22 @@ def replacing(
 @contextmanager
 def _locked(output: Path, path: Path) -> Iterator[None]:
     """Keep other processes from making the same files meanwhile."""
-    # Imported here: planning and reading need no locks.
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    # A signal may end us in the middle of taking the lock: then too it is removed.
-    ours = True
-    try:
-        _acquire(lock, output)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(exclusive(path))
+        except Busy as err:
+            raise Refused(
+                f"another process is making {output.name} in {output.parent}",
+                hint="wait until it is done",
+            ) from err
+        except OSError as err:
+            if err.errno in (*_FULL, errno.EIO):
+                _translate(output, 1, err)
+            raise Refused(
+                f"cannot write in {output.parent}: {err.strerror}",
+                hint="check who owns the folder, or choose another",
+            ) from err
         yield
-    except Timeout as err:
-        ours = False
-        raise Refused(
-            f"another process is making {output.name} in {output.parent}",
-            hint="wait until it is done",
-        ) from err
-    finally:
-        if ours:
-            # Unlinked while it is held: who comes next makes a lock of their own.
-            with contextlib.suppress(OSError):
-                path.unlink()
-            lock.release()
-
-
-def _acquire(lock: BaseFileLock, output: Path) -> None:
-    try:
-        lock.acquire(timeout=0)
-    except TimeoutError:
-        raise
-    except OSError as err:
-        if err.errno in (*_FULL, errno.EIO):
-            _translate(output, 1, err)
-        raise Refused(
-            f"cannot write in {output.parent}: {err.strerror}",
-            hint="check who owns the folder, or choose another",
-        ) from err
 
 
 def _part_path(output: Path, key: str, number: int, folder: Path | None) -> Path:
