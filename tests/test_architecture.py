@@ -31,6 +31,7 @@ LAYERS = {
     "hashing": 1,
     "locking": 1,
     "models": 1,
+    "part_files": 1,
     "paths": 1,
     "receipts": 1,
     "refs": 1,

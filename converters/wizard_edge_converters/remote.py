@@ -25,11 +25,11 @@ from wizard_edge.hashing import (
 )
 from wizard_edge.hub import ByteStream, Hub, RemoteFileInfo, Repository
 from wizard_edge.names import RelPath
+from wizard_edge.part_files import PartFile, allocated
 from wizard_edge.paths import place
 from wizard_edge.receipts import Check, CheckedFile
 from wizard_edge_converters.source_files import ByteSource
 from wizard_edge_converters.weights import MAX_SIDE_FILE
-from wizard_edge_converters.writer import PartFile, allocated
 
 # What is asked for at once when a plan looks into a file: a zip's directory ends
 # within its last 65,557 bytes, most pickles of a shard are shorter.

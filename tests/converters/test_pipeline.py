@@ -39,13 +39,13 @@ from wizard_edge.errors import (
 from wizard_edge.files import move_into_place
 from wizard_edge.gguf_rules import read_valid
 from wizard_edge.names import RepoId
+from wizard_edge.part_files import PartFile
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.templates import TEMPLATES
 from wizard_edge_converters import pipeline
 from wizard_edge_converters.options import ConvertOptions
 from wizard_edge_converters.pipeline import plan_source
 from wizard_edge_converters.plan import JOURNAL_RESERVE
-from wizard_edge_converters.writer import PartFile
 
 Convert = Callable[[str, str], Converted]
 SMALL = Shape(layers=1, vocabulary=330)

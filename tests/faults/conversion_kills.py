@@ -41,7 +41,7 @@ _PAUSE = f"""
 import os, time
 from wizard_edge_converters import pipeline
 from wizard_edge_converters.journal import Journal
-from wizard_edge_converters.writer import PartFile
+from wizard_edge.part_files import PartFile
 add_step = Journal.add_step
 def add_and_wait(journal, done):
     add_step(journal, done)

@@ -18,12 +18,12 @@ from tests.converters.checkpoints import Shape, write_checkpoint
 from tests.converters.running import convert
 from tests.faults.small import SMALL
 from wizard_edge.errors import Corrupt, NotEnough, WizardEdgeError
+from wizard_edge.part_files import DISK_RESERVE
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge_converters.directory import Directory
 from wizard_edge_converters.options import ConvertOptions
 from wizard_edge_converters.pipeline import convert_checkpoint, plan_source
 from wizard_edge_converters.weights import open_weights
-from wizard_edge_converters.writer import DISK_RESERVE
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")
 
