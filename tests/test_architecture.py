@@ -41,6 +41,7 @@ LAYERS = {
     "templates": 1,
     "conversion": 2,
     "conversation": 2,
+    "download": 2,
     "engine": 2,
     "hardware": 2,
     "hub": 2,

@@ -1,0 +1,170 @@
+"""One connection after the other: takes what nobody fetches and writes it down."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event, Lock, Thread
+
+from wizard_edge.chunks import Grid
+from wizard_edge.download._claims import Claims
+from wizard_edge.download._follower import Follower
+from wizard_edge.download._partial import Partial, Stopped
+from wizard_edge.download._rate import Rate
+from wizard_edge.download._values import Source, Stream, Wanted
+from wizard_edge.errors import HubError, NotFound, Refused
+
+_logger = logging.getLogger(__name__)
+
+# Asked for at once: small enough to stay in the processor's cache until it is hashed.
+_PIECE = 256 << 10
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all connections of a download work on.
+
+    `done` counts the bytes that are there, `received` those of this run; `serial` is
+    set where a server sends whole files only. `changed` wakes whoever waits.
+    """
+
+    wanted: Wanted
+    sources: list[Source]
+    partial: Partial
+    claims: Claims
+    follower: Follower
+    rate: Rate
+    changed: Callable[[], None]
+    stop: Event
+    done: int = 0
+    received: int = 0
+    serial: bool = False
+    lock: Lock = field(default_factory=Lock)
+
+    @property
+    def grid(self) -> Grid:
+        return self.partial.grid
+
+    def count(self, written: int, *, received: int = 0) -> None:
+        """Add to what is there and to what came."""
+        with self.lock:
+            self.done += written
+            self.received += received
+
+    def drop(self, source: Source, error: Exception) -> bool:
+        """Give up a mirror; False for the one source that is not to be given up."""
+        with self.lock:
+            if not source.is_mirror:
+                return False
+            if source in self.sources:
+                self.sources.remove(source)
+                _logger.warning("mirror left: %s", error)
+            return True
+
+
+class Worker:
+    """Fetches until nothing is left to claim. `error` is why it ended before.
+
+    `opened` is set once a server answered with what was asked.
+    """
+
+    def __init__(self, shared: Shared, number: int) -> None:
+        self.error: Exception | None = None
+        self.opened = False
+        self._shared = shared
+        self._thread = Thread(target=self._run, name=f"fetch {number}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        shared = self._shared
+        try:
+            while not shared.stop.is_set():
+                claimed = shared.claims.take()
+                if claimed is None:
+                    break
+                self._fetch(claimed)
+        except Stopped:
+            pass
+        # A thread's border: whoever waits for the download raises it.
+        except Exception as err:  # noqa: BLE001
+            self.error = err
+        finally:
+            shared.changed()
+
+    def _fetch(self, claimed: range) -> None:
+        """Fetch claimed chunks; what is left of them after an error goes back."""
+        shared = self._shared
+        source = shared.sources[0]
+        progress = _Progress(claimed.start)
+        try:
+            self._fetch_from(source, claimed, progress)
+        except (HubError, NotFound, Refused) as err:
+            if not shared.drop(source, err):
+                raise
+        finally:
+            shared.claims.give_back(range(progress.next, claimed.stop))
+
+    def _fetch_from(self, source: Source, claimed: range, progress: _Progress) -> None:
+        shared, grid = self._shared, self._shared.grid
+        index = grid.piece(claimed.start)
+        start = grid.start(index)
+        first, last = grid.span(claimed.start), grid.span(claimed[-1])
+        piece = shared.wanted.pieces[index]
+        with source.open(piece, first.offset - start, last.end - start) as stream:
+            stream.open()
+            self._note_answer(stream, whole=claimed == grid.numbers(index))
+            for number in claimed:
+                self._take_chunk(stream, number)
+                progress.next = number + 1
+
+    def _note_answer(self, stream: Stream, *, whole: bool) -> None:
+        if not self.opened:
+            self.opened = True
+            # Asked for all, a server sends all: nothing is known of parts.
+            if not stream.in_parts and not whole:
+                self._shared.serial = True
+                self._shared.claims.widen()
+            self._shared.changed()
+
+    def _take_chunk(self, stream: Stream, number: int) -> None:
+        shared = self._shared
+        span = shared.grid.span(number)
+        offset, crc, data = span.offset, 0, []
+        try:
+            while offset < span.end:
+                wanted = shared.rate.piece(min(_PIECE, span.end - offset))
+                piece = stream.read_some(wanted)
+                if shared.stop.is_set():
+                    raise Stopped
+                if not piece:
+                    raise HubError(f"{shared.wanted.name} ended before its end")
+                shared.partial.write(offset, piece)
+                crc = zlib.crc32(piece, crc)
+                data.append(piece)
+                offset += len(piece)
+                shared.count(len(piece), received=len(piece))
+                shared.rate.took(len(piece))
+            shared.partial.record(number, crc)
+        except BaseException:
+            # A part of a chunk is fetched again.
+            shared.count(span.offset - offset)
+            raise
+        shared.follower.offer(number, data)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """The first chunk that is not whole."""
+
+    next: int
