@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
+
 import pytest
 
 from wizard_edge.errors import NotFound
-from wizard_edge.licenses import Terms, summary, terms_named, terms_of
+from wizard_edge.licenses import (
+    Terms,
+    summary,
+    summary_of,
+    summary_sha256,
+    terms_named,
+    terms_of,
+)
 from wizard_edge.models import Base, License, ModelSpec, Source
-from wizard_edge.names import ModelName
+from wizard_edge.names import ModelName, RelPath
 from wizard_edge.registry import Registry
 
 FREE = License("free", "Free Licence", "LicenseRef-Free", commercial=True)
@@ -104,3 +114,34 @@ def test_the_summary_says_it_all() -> None:
 
 def test_no_licence_is_said_so() -> None:
     assert summary(Terms(())) == "licence: not stated by whoever converted it\n"
+
+
+def test_restricted_uses_carry_the_letters_of_the_licence() -> None:
+    license = replace(FREE, restrictions=("harm", "spam"), unverified=("url",))
+
+    assert summary_of(license) == (
+        "Free Licence (free)\n"
+        "  commercial use: allowed, under the licence's conditions\n"
+        "  not to be used for:\n"
+        "    (a) harm\n"
+        "    (b) spam\n"
+        "  nobody could confirm: url\n"
+    )
+
+
+def test_the_hash_is_that_of_the_text_that_is_shown() -> None:
+    digest = summary_sha256(STRICT)
+
+    assert digest == sha256(summary_of(STRICT).encode()).hexdigest()
+    assert summary(Terms((STRICT,))) == summary_of(STRICT)
+    assert summary_sha256(replace(STRICT, commercial=True)) != digest
+    # Where it was read is nothing that anybody agrees to.
+    assert summary_sha256(replace(STRICT, sources=("a page",))) == digest
+
+
+def test_only_the_model_of_this_program_needs_no_consent() -> None:
+    bundled = replace(SPEC, source=Source(package=RelPath.parse("toy")))
+
+    assert terms_of(SPEC, REGISTRY).needs_consent
+    assert terms_of(replace(SPEC, source=None), REGISTRY).needs_consent
+    assert not terms_of(bundled, REGISTRY).needs_consent

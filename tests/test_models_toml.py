@@ -315,6 +315,27 @@ def test_llama_2_notice_is_to_the_letter() -> None:
     assert len(notice.encode()) == 112
 
 
+def test_open_rail_restricts_fourteen_uses() -> None:
+    """Attachment A has the items (a) to (n)."""
+    restricted = {entry.id: len(entry.restrictions) for entry in REGISTRY.licenses}
+
+    assert {id_: count for id_, count in restricted.items() if count} == {
+        "bigcode-openrail-m": 14
+    }
+
+
+@pytest.mark.parametrize("spec", FAMILY, ids=name_of)
+def test_the_research_disclaimer_stands_where_the_licence_says_otherwise(
+    spec: ModelSpec,
+) -> None:
+    """The README limits everything to research; WizardLM-2 had a README of its own."""
+    says_research = spec.licenses == ("wizardlm-nc",)
+    disclaimed = spec.family != "WizardLM-2" and not says_research
+
+    assert ("README" in spec.license_conflict) == disclaimed
+    assert ("academic research" in spec.license_conflict) == disclaimed
+
+
 # ---- true to docs/models.md -----------------------------------------------------
 
 

@@ -23,7 +23,11 @@ TokenizerKind = Literal["sentencepiece", "bpe"]
 
 @dataclass(frozen=True, slots=True)
 class License:
-    """A licence in short; `commercial` None means nobody could say: take it as no."""
+    """A licence in short; `commercial` None means nobody could say: take it as no.
+
+    `restrictions` are uses that it rules out, in the order of its own letters (a),
+    (b) and so on. `notice` has the lines that must travel with the model.
+    """
 
     id: str
     name: str
@@ -32,6 +36,7 @@ class License:
     url: str = ""
     use_policy: str = ""
     obligations: tuple[str, ...] = ()
+    restrictions: tuple[str, ...] = ()
     notice: str = ""
     unverified: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

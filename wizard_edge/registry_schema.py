@@ -94,6 +94,7 @@ LICENSE = Keys(
         "url": url,
         "use_policy": url,
         "obligations": _TEXTS,
+        "restrictions": _TEXTS,
         "notice": lines,
         "unverified": ListOf(_key_of_license),
         "sources": _TEXTS,
