@@ -45,6 +45,7 @@ LAYERS = {
     "engine": 2,
     "hardware": 2,
     "hub": 2,
+    "ledger": 2,
     "licenses": 2,
     "prompt": 2,
     "scheduler": 2,
