@@ -42,7 +42,7 @@ def test_every_option_of_the_engine_is_a_setting() -> None:
 
     assert {RENAMED.get(name, name) for name in options - PER_REQUEST} == {
         row.field for row in SETTINGS.values()
-    } - {"model"}
+    } - {"model", "commercial"}
 
 
 def test_bounds_are_those_of_the_engine() -> None:

@@ -110,6 +110,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("repeat-penalty", "number", "1 does not punish", 0.01, 100),
         Setting("seed", "whole", "start of the random numbers", 0, 2**32 - 2),
         Setting("max-tokens", "whole", "longest answer in tokens", 1, 2**31 - 1),
+        Setting("commercial", "yes-no", "refuse models not free for commercial use"),
     )
 }
 
@@ -134,6 +135,7 @@ class Settings:
     repeat_penalty: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    commercial: bool | None = None
 
     def get(self, key: str) -> Value | None:
         """Return the value of a key. Raises: ConfigError for an unknown key."""

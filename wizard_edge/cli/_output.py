@@ -47,6 +47,7 @@ class Output:
         self._cleaner = StreamCleaner()
         self._midline = False
         self._handler: logging.Handler | None = None
+        self._shown: Display | None = None
         for stream in (sys.stdout, sys.stderr):
             # An ASCII or Windows code page terminal must not end a command.
             if isinstance(stream, io.TextIOWrapper):
@@ -149,10 +150,11 @@ class Output:
         if self.quiet or (brief and unwatched):
             yield silent
             return
-        display = self._display()
+        self._shown = display = self._display()
         try:
             yield display
         finally:
+            self._shown = None
             display.close()
 
     def open_log(self) -> None:
@@ -185,10 +187,18 @@ class Output:
 
     # Questions.
 
-    def confirm(self, question: str) -> bool:
-        """Ask a question that wants yes; no answer at all, as in a script, is no."""
+    def confirm(self, question: str, *, about: str = "") -> bool:
+        """Ask a question that wants yes; no answer at all, as in a script, is no.
+
+        `about` is what has to be read first, so it is shown with `--quiet` too.
+        """
         if self.as_json or sys.stdin is None:
             return False
+        if self._shown is not None:
+            # A bar would be drawn over the question; the next event brings it back.
+            self._shown.close()
+        if about:
+            _write(sys.stderr, clean(about))
         try:
             return click.confirm(clean_line(question), err=True)
         except click.Abort:

@@ -130,9 +130,10 @@ class Bar:
         )
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Take the bar off the screen; another event draws it anew."""
         if self._bar is not None:
             self._bar.stop()
+        self._bar = self._stage = self._task = None
 
 
 def _start_bar(stream: TextIO) -> Progress:
