@@ -23,6 +23,9 @@ GpuLayers = Literal["auto", "all"] | int
 
 # What a user is offered; "f32" is for comparisons with a reference.
 KV_TYPES: tuple[KvType, ...] = ("f16", "q8_0", "q4_0")
+# Tokens of context where nobody asks for another number, or what the model knows if
+# that is less.
+DEFAULT_CONTEXT = 4096
 # One less than LLAMA_DEFAULT_SEED of llama.h, which means: draw one.
 MAX_SEED = 2**32 - 2
 

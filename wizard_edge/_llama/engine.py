@@ -23,6 +23,7 @@ from wizard_edge._llama.model import Model
 from wizard_edge._llama.sampler import Sampler
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.engine import (
+    DEFAULT_CONTEXT,
     Chunk,
     Finish,
     KvType,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT = 4096
 # Tokens read in one go: the pace at which a long prompt looks at `cancelled`.
 _BATCH = 512
 # ggml_type of ggml.h.

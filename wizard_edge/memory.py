@@ -1,0 +1,196 @@
+"""How much memory a model takes: weights, KV cache, scratch, the program itself.
+
+Pure arithmetic on the sizes of tensors, for a context that is full: what a process
+has resident then. docs/fit.md compares it with processes that were measured.
+
+Source of the layouts: llama.cpp 0c1e57098 as `_llama` sets it up, batches of 512 in
+one sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from wizard_edge.engine import KvType
+from wizard_edge.gguf import align
+from wizard_edge.gguf_types import GgmlType, row_size
+from wizard_edge.models import Shape
+from wizard_edge.refs import QUANTS
+
+# Tokens that one step reads, and what the number of cells is rounded up to.
+# Source: `_context_params` of _llama.engine; llama.cpp, src/llama-context.cpp:290.
+_BATCH = 512
+_CELLS = 256
+_F32, _F16 = 4, 2
+_KV_TYPES: dict[KvType, GgmlType] = {
+    "f32": GgmlType.F32,
+    "f16": GgmlType.F16,
+    "q8_0": GgmlType.Q8_0,
+    "q4_0": GgmlType.Q4_0,
+}
+# What Python, numpy, llama.cpp and an empty context have resident, and what each
+# entry of the vocabulary adds. Measured, see docs/fit.md.
+PROGRAM = 48 << 20
+_ENTRY = 250
+# A LLaMA of L layers is about 128 L wide in L heads, so its 12 * L * hidden^2
+# parameters are 196,608 L^3: within 3% for 7B, 13B and 30B.
+# Source: LLaMA (arXiv 2302.13971), table 2.
+_HEAD = 128
+_PARAMETERS = 12 * _HEAD * _HEAD
+_FFN = 8 / 3
+_VOCABULARY = 32_000
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """The sizes that memory follows from. `kv_width` is that of a K row of a layer."""
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_width: int
+    vocabulary: int
+    experts: int = 0
+    experts_used: int = 0
+
+    @classmethod
+    def of(cls, shape: Shape) -> Self:
+        """Take them from the registry."""
+        return cls(
+            layers=shape.layers,
+            hidden=shape.hidden,
+            ffn=shape.ffn,
+            heads=shape.heads,
+            kv_width=shape.hidden // shape.heads * shape.kv_heads,
+            vocabulary=shape.vocabulary,
+            experts=shape.experts or 0,
+            experts_used=shape.experts_used or 0,
+        )
+
+    @classmethod
+    def guess(cls, size: int, quant: str) -> Self:
+        """Bound them by a file of `size` bytes: a LLaMA in which no head shares.
+
+        Models whose heads share K and V take a fraction of that KV cache.
+        """
+        parameters = 8 * size / least_bits(quant)
+        layers = max(1, round((parameters / _PARAMETERS) ** (1 / 3)))
+        hidden = _HEAD * layers
+        return cls(layers, hidden, int(_FFN * hidden), layers, hidden, _VOCABULARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a model takes with a full context, in bytes.
+
+    `scratch` is what intermediate results lie in, `program` all that is there with
+    no model at all.
+    """
+
+    weights: int
+    kv_cache: int
+    scratch: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.scratch + self.program
+
+
+def memory_need(
+    dimensions: Dimensions, weights: int, *, context: int, kv_type: KvType = "f16"
+) -> Need:
+    """Count the bytes of a model whose file has `weights` bytes.
+
+    `context` is in tokens. A sliding window is not made use of, as llama.cpp keeps
+    every cell of these models.
+    """
+    return Need(
+        weights=weights,
+        kv_cache=kv_cache(dimensions, context=context, kv_type=kv_type),
+        scratch=scratch(dimensions, context=context, kv_type=kv_type),
+        program=PROGRAM + _ENTRY * dimensions.vocabulary,
+    )
+
+
+def kv_cache(dimensions: Dimensions, *, context: int, kv_type: KvType = "f16") -> int:
+    """Count the bytes of the KV cache: a K and a V row for each cell and layer."""
+    kind = _KV_TYPES[kv_type]
+    # A row that is no whole number of blocks cannot be made; llama.cpp says so.
+    width = align(dimensions.kv_width, kind.block_size)
+    return 2 * dimensions.layers * _cells(context) * row_size(kind, width)
+
+
+def scratch(dimensions: Dimensions, *, context: int, kv_type: KvType = "f16") -> int:
+    """Count the bytes of the compute buffer and of ggml's work buffer.
+
+    Either attention or the feed-forward part takes most of a step. Without flash
+    attention every head compares each token of a step with each cell, in f32, and
+    the work buffer holds that in f16 once more; flash attention, which a quantized
+    KV cache comes with, keeps only the mask. The place of the logits is left out:
+    it is reserved for a whole step, but only one row of it is written.
+    Source: the sizes llama.cpp logs, docs/fit.md; the work buffer is that of
+    ggml_graph_plan, ggml/src/ggml-cpu/ggml-cpu.c.
+    """
+    cells = _cells(context)
+    tokens = min(_BATCH, cells)
+    rows = 4 * dimensions.hidden + 3 * dimensions.ffn * max(1, dimensions.experts_used)
+    if kv_type in ("q8_0", "q4_0"):
+        compute = tokens * (_F32 * rows + _F16 * cells)
+        return compute + tokens * _F16 * dimensions.ffn
+    extra = min(dimensions.hidden, 2 * dimensions.kv_width)
+    attention = 5 * dimensions.hidden + 2 * dimensions.kv_width
+    compares = dimensions.heads * cells
+    compute = tokens * _F32 * (cells + max(rows + extra, attention + compares))
+    return compute + tokens * _F16 * max(compares, dimensions.ffn)
+
+
+def read_per_token(dimensions: Dimensions, weights: int) -> int:
+    """Count the bytes of weights that one token reads, of a file of `weights` bytes.
+
+    All but the embedding, of which it reads one row, and the experts not asked. All
+    tensors are taken to be quantized alike, which holds within 3% (docs/fit.md).
+    """
+    hidden = dimensions.hidden
+    embedding = dimensions.vocabulary * hidden
+    attention = 2 * hidden * (hidden + dimensions.kv_width)
+    expert = 3 * hidden * dimensions.ffn
+    experts = max(1, dimensions.experts)
+    used = max(1, dimensions.experts_used)
+    everything = dimensions.layers * (attention + experts * expert) + 2 * embedding
+    read = dimensions.layers * (attention + used * expert) + embedding
+    return weights * read // everything
+
+
+def least_bits(quant: str) -> float:
+    """Return the bits of a weight in the smallest type that a quant uses much of."""
+    kind = main_type(quant)
+    return 8 * kind.type_size / kind.block_size
+
+
+def main_type(quant: str) -> GgmlType:
+    """Return the tensor type that a quant is named after: Q4_K for Q4_K_M.
+
+    Raises: KeyError for what is no quant.
+    """
+    for name in (quant, quant.rpartition("_")[0]):
+        if name in GgmlType.__members__:
+            return GgmlType[name]
+    if quant not in QUANTS:
+        raise KeyError(quant)
+    return _MIXED[quant]
+
+
+# Quants that are named after no tensor type.
+# Source: llama.cpp, src/llama-quant.cpp, `llama_ftype_get_default_type`.
+_MIXED = {
+    "IQ3_M": GgmlType.IQ3_S,
+    "IQ3_XS": GgmlType.IQ3_S,
+    "IQ2_M": GgmlType.IQ2_S,
+}
+
+
+def _cells(context: int) -> int:
+    return align(context, _CELLS)
