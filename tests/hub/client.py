@@ -17,19 +17,20 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Answers each line `[name, arguments]` with `[class of the error or null, result]`.
-# `HfApi` has all calls as methods, those of the module too.
+# `HfApi` has all calls as methods, those of the module too; but for that of Xet.
 LOOP = """
 import json, sys
 from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.utils import disable_progress_bars
-from tests.hub.client import as_json
+from tests.hub.client import as_json, xet_connection
 disable_progress_bars()
 print("[null, null]", flush=True)
 for line in sys.stdin:
     name, arguments = json.loads(line)
     try:
-        outcome = [None, as_json(getattr(HfApi(), name)(**arguments))]
+        call = getattr(HfApi(), name, None) or globals()[name]
+        outcome = [None, as_json(call(**arguments))]
     except Exception as err:
         outcome = [type(err).__name__, str(err)]
     print(json.dumps(outcome), flush=True)
@@ -102,6 +103,15 @@ def client_environment(endpoint: str, home: Path) -> dict[str, str]:
         "HF_HUB_DOWNLOAD_TIMEOUT": "2",
         "HF_HUB_ETAG_TIMEOUT": "2",
     }
+
+
+def xet_connection(route: str) -> object:
+    """Have the library ask for access to Xet's storage."""
+    # Imported here: it reads its environment then.
+    from huggingface_hub.utils import _xet
+
+    file = _xet.XetFileData(file_hash="0" * 64, refresh_route=route)
+    return _xet.refresh_xet_connection_info(file_data=file, headers={})
 
 
 def as_json(value: object) -> object:

@@ -18,6 +18,7 @@ class Content:
 
     def __init__(self, source: bytes | Path) -> None:
         self._source = source
+        self.path = None if isinstance(source, bytes) else source
         self.size = len(source) if isinstance(source, bytes) else source.stat().st_size
 
     def read(self, start: int, size: int) -> bytes:
@@ -47,6 +48,14 @@ class Content:
             digest.update(piece)
         return digest.hexdigest()
 
+    @property
+    def xet_hash(self) -> str:
+        """Return 64 hex digits that stand for the name of the content in Xet.
+
+        The real one is the root of a tree over chunks, which nothing here serves.
+        """
+        return hashlib.sha256(b"xet " + self.sha256.encode()).hexdigest()
+
     @cached_property
     def pointer(self) -> Content:
         """Return the file that git holds in place of a large one.
@@ -70,6 +79,7 @@ class HostedRepository:
     """One repository; `push` moves its branch, earlier commits stay.
 
     `gated` is what the hub says of it; `members` are the tokens that were let in.
+    The large files of a `xet` repository have a name in Xet too.
     """
 
     name: str
@@ -77,6 +87,7 @@ class HostedRepository:
     gated: bool = False
     private: bool = False
     disabled: bool = False
+    xet: bool = False
     members: frozenset[str] = frozenset()
     # Renamed: asked for under `name`, it answers with a redirect to this.
     moved_to: str | None = None
@@ -99,6 +110,18 @@ class HostedRepository:
         if revision in ("main", "refs/heads/main"):
             return self.head
         return revision if revision in self.commits else None
+
+
+@dataclass(frozen=True, slots=True)
+class HostedFile:
+    """A file on a plain web server; None for a header that it does not send."""
+
+    content: Content
+    etag: str | None = None
+    modified: str | None = None
+    kind: str | None = "application/octet-stream"
+    # Whether it answers with a part where one is asked for.
+    ranges: bool = True
 
 
 def repository(name: str, files: Mapping[str, bytes | Path]) -> HostedRepository:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import random
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from threading import Lock
 from typing import Any, Literal
 
-Where = Literal["api", "resolve", "cdn"]
+Where = Literal["api", "resolve", "cdn", "files"]
+
+# More often than any test asks.
+ALWAYS = 1 << 30
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,20 @@ class Fault:
     body: bytes | None = None
     # Set, or with None taken away.
     headers: Mapping[str, str | None] = field(default_factory=dict)
+    # Sent besides, also where one of the name was sent before.
+    more_headers: tuple[tuple[str, str], ...] = ()
+    # Names of headers in the case that nobody uses.
+    odd_case: bool = False
+    weak_etag: bool = False
     # Changes the JSON of an answer of the API; JSON has any form.
     rewrite: Callable[[Any], Any] | None = None
+    # The same, as a place in it: `siblings.*.rfilename` is that of each sibling.
+    values: Mapping[str, Any] = field(default_factory=dict)
     ignore_range: bool = False
     chunked: bool = False
+    gzip: bool = False
+    # So many bytes more, or fewer, than there should be; the length stated is right.
+    resize: int = 0
 
     cut_after: int | None = None
     reset: bool = False
@@ -51,6 +68,55 @@ class Fault:
             and self.method in (None, method)
             and (self.path is None or self.path in path)
         )
+
+
+def redirected(location: str, status: int = 302, **more: Any) -> Fault:
+    """Return a redirect in place of any answer, however often one asks."""
+    kept: dict[str, Any] = {"method": None, "times": ALWAYS} | more
+    return Fault(status=status, headers={"Location": location}, **kept)
+
+
+def captive_portal(**more: Any) -> Fault:
+    """Return what a network that wants a login first answers to everything."""
+    page = b"<!DOCTYPE html><html><body><form>Welcome! Please log in.</form></body>"
+    kept: dict[str, Any] = {"method": None, "times": ALWAYS} | more
+    return Fault(status=200, body=page, headers={"Content-Type": "text/html"}, **kept)
+
+
+def rate_limited(wait_s: int, *, draft: bool = False, **more: Any) -> Fault:
+    """Return a 429, with Retry-After or with the headers of the IETF's draft."""
+    headers = {"Retry-After": str(wait_s)}
+    if draft:
+        headers = {
+            "RateLimit": f'"api";r=0;t={wait_s}',
+            "RateLimit-Policy": '"fixed window";"api";q=500;w=300',
+        }
+    return Fault(status=429, headers=headers, **more)
+
+
+def bombed(size: int, **more: Any) -> Fault:
+    """Return an answer of some kilobytes that is `size` bytes when decompressed."""
+    kept: dict[str, Any] = {"times": ALWAYS} | more
+    headers = {"Content-Encoding": "gzip"}
+    return Fault(status=200, body=gzip_bomb(size), headers=headers, **kept)
+
+
+@cache
+def gzip_bomb(size: int) -> bytes:
+    """Return zeros, a multiple of a mebibyte, compressed a thousandfold.
+
+    One block is compressed and repeated. Source: RFC 1951, section 3.2.4 (an empty
+    stored block ends each at a byte); RFC 1952, section 2.3.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    zeros = bytes(_BLOCK)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+    check = 0
+    for _ in range(size // _BLOCK):
+        check = zlib.crc32(zeros, check)
+    end = struct.pack("<II", check, size % (1 << 32))
+    head = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
+    return head + block * (size // _BLOCK) + b"\x03\0" + end
 
 
 class Faults:

@@ -7,18 +7,22 @@ from neither. None is captured from production yet.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
-from tests.hub.content import Content, HostedRepository, is_large
+from tests.hub.content import Content, HostedFile, HostedRepository, is_large
 
 _PAGE = 1000
 _MAX_REPOSITORY_PARTS = 2
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# How long a token for Xet is good, in s. [assumed]
+_XET_TOKEN_S = 3600
 _EXPOSED = (
     "X-Repo-Commit,X-Request-Id,X-Error-Code,X-Error-Message,X-Total-Count,ETag,"
     "Link,Accept-Ranges,Content-Range,X-Linked-Size,X-Linked-ETag,X-Xet-Hash"
@@ -33,6 +37,7 @@ class Asked:
     target: str
     token: str | None
     byte_range: str | None
+    if_range: str | None = None
     form: bytes = b""
 
     @property
@@ -63,12 +68,18 @@ class Reply:
 
 @dataclass
 class Hosted:
-    """All that a hub knows; `cdn` is the address that its redirects lead to."""
+    """All that a hub knows; `cdn` is the address that its redirects lead to.
+
+    `files` are what the third port serves, by the path of the address.
+    """
 
     repositories: dict[str, HostedRepository] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
+    files: dict[str, HostedFile] = field(default_factory=dict)
     endpoint: str = ""
     cdn: str = ""
+    # What the hub names as the address of Xet's own storage.
+    xet_storage: str = ""
 
     def answer_hub(self, asked: Asked) -> Reply:
         """Answer on the hub's own port."""
@@ -92,6 +103,22 @@ class Hosted:
                         etag = f'"{content.blob[:32]}"'
                         return _part(asked, content, {"ETag": etag})
         return Reply.of(403)
+
+    def answer_files(self, asked: Asked) -> Reply:
+        """Answer on the third port: a web server that is no hub."""
+        file = self.files.get("/" + "/".join(asked.parts))
+        if file is None:
+            return Reply.of(404, b"<html>Not found", {"Content-Type": "text/html"})
+        stated = {
+            "ETag": file.etag,
+            "Last-Modified": file.modified,
+            "Content-Type": file.kind,
+            "Accept-Ranges": "bytes" if file.ranges else "none",
+        }
+        headers = {name: text for name, text in stated.items() if text is not None}
+        if file.ranges:
+            return _part(asked, file.content, headers)
+        return Reply(200, headers, file.content, 0, file.content.size)
 
     def _api(self, asked: Asked, parts: list[str]) -> Reply:
         name, rest = "/".join(parts[:2]), parts[2:]
@@ -122,6 +149,8 @@ class Hosted:
             return _json(entries)
         if kind == "tree":
             return self._tree(asked, hosted, commit)
+        if kind == "xet-read-token" and hosted.xet:
+            return self._refusal(asked, hosted, files=True) or self._xet_token()
         return refused(404, None, "Not found")
 
     def _tree(self, asked: Asked, hosted: HostedRepository, commit: str) -> Reply:
@@ -133,6 +162,18 @@ class Hosted:
             mark = "&" if "?" in base else "?"
             more = f"{self.endpoint}{base}{mark}cursor={start + _PAGE}"
             reply.headers["Link"] = f'<{more}>; rel="next"'
+        return reply
+
+    def _xet_token(self) -> Reply:
+        """Lend access to Xet's storage, in headers and again as JSON. [client]"""
+        end = int(time.time()) + _XET_TOKEN_S
+        token = f"xet_{end}"
+        reply = _json({"casUrl": self.xet_storage, "accessToken": token, "exp": end})
+        reply.headers |= {
+            "X-Xet-Cas-Url": self.xet_storage,
+            "X-Xet-Access-Token": token,
+            "X-Xet-Token-Expiration": str(end),
+        }
         return reply
 
     def _resolve(self, asked: Asked, name: str, revision: str, path: str) -> Reply:
@@ -156,6 +197,10 @@ class Hosted:
             return refused(404, "EntryNotFound", "Entry not found", headers)
         if not is_large(path, content):
             return _part(asked, content, headers | {"ETag": f'"{content.blob}"'})
+        if hosted.xet:
+            route = f"{self.endpoint}/api/models/{name}/xet-read-token/{commit}"
+            headers["X-Xet-Hash"] = content.xet_hash
+            headers["Link"] = f'<{route}>; rel="xet-auth"'
         body = f"Found. Redirecting to {self.cdn}\n".encode()
         return Reply.of(
             302,
@@ -218,17 +263,68 @@ def _part(asked: Asked, content: Content, headers: Mapping[str, str]) -> Reply:
         "Accept-Ranges": "bytes",
         **headers,
     }
-    match = _RANGE.fullmatch(asked.byte_range or "")
-    if match is None:
+    etag = kind.get("ETag", "")
+    # A weak one is never enough for a part. Source: RFC 9110, section 13.1.5.
+    is_same = asked.if_range is None or (
+        not etag.startswith("W/")
+        and asked.if_range in (etag, kind.get("Last-Modified"))
+    )
+    match = _RANGE.fullmatch(asked.byte_range or "") if is_same else None
+    if match is None or not (match[1] or match[2]):
         return Reply(200, kind, content, 0, content.size)
-    start = int(match[1])
-    end = min(int(match[2]) + 1 if match[2] else content.size, content.size)
+    start, end = _place(match[1], match[2], content.size)
     if start >= content.size or end <= start:
         return Reply.of(
             416, headers=kind | {"Content-Range": f"bytes */{content.size}"}
         )
     kind["Content-Range"] = f"bytes {start}-{end - 1}/{content.size}"
     return Reply(206, kind, content, start, end)
+
+
+def _place(first: str, last: str, size: int) -> tuple[int, int]:
+    """Return the bytes that a range means: the last so many without a first."""
+    if not first:
+        return max(0, size - int(last)), size
+    return int(first), min(int(last) + 1 if last else size, size)
+
+
+def zipped(reply: Reply) -> Reply:
+    """Return the same answer, its body compressed."""
+    body = b"".join(reply.content.pieces(reply.start, reply.end))
+    packed = Reply.of(reply.status, gzip.compress(body, 1, mtime=0), reply.headers)
+    packed.headers["Content-Encoding"] = "gzip"
+    return packed
+
+
+def resized(reply: Reply, more: int) -> Reply:
+    """Return the same answer with so many bytes more, or fewer."""
+    body = b"".join(reply.content.pieces(reply.start, reply.end))
+    body = body[:more] if more < 0 else body + bytes(more)
+    return Reply.of(reply.status, body, reply.headers)
+
+
+def with_values(value: Any, places: Mapping[str, Any]) -> Any:
+    """Return a JSON value with others put in at places such as `siblings.*.size`.
+
+    A place that is not there is passed over, but for a last key of an object.
+    """
+    for place, wanted in places.items():
+        value = _put(value, place.split("."), wanted)
+    return value
+
+
+def _put(value: Any, steps: list[str], wanted: Any) -> Any:
+    if not steps:
+        return wanted
+    step, rest = steps[0], steps[1:]
+    if isinstance(value, list):
+        return [
+            _put(item, rest, wanted) if step in ("*", str(index)) else item
+            for index, item in enumerate(value)
+        ]
+    if isinstance(value, dict) and (step in value or not rest):
+        return value | {step: _put(value.get(step), rest, wanted)}
+    return value
 
 
 def _model(hosted: HostedRepository, commit: str, *, blobs: bool) -> dict[str, Any]:
@@ -273,5 +369,7 @@ def _tree(hosted: HostedRepository, commit: str) -> list[dict[str, Any]]:
         entry["oid"] = entry.pop("blobId")
         if "lfs" in entry:
             entry["lfs"]["oid"] = entry["lfs"].pop("sha256")
+            if hosted.xet:
+                entry["xetHash"] = content.xet_hash
         entries.append(entry)
     return entries

@@ -1,32 +1,32 @@
-"""A Hugging Face hub on loopback: two ports, a log of requests, faults to order.
+"""A Hugging Face hub on loopback: three ports, a log of requests, faults to order.
 
 Drive it as the real one, with HF_ENDPOINT or `endpoint=`. The second port stands for
-the CDN that large files come from, so that it is another origin.
+the CDN that large files come from, so that it is another origin. The third is a web
+server that is no hub: files by their path, for addresses that a person types.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
 import socketserver
 import ssl
-import struct
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Self
 
-from tests.hub.content import Content, HostedRepository
+from tests.hub.content import HostedFile, HostedRepository
 from tests.hub.faults import Fault, Faults, Where
-from tests.hub.routes import Asked, Hosted, Reply
+from tests.hub.routes import Asked, Hosted, Reply, resized, with_values, zipped
+from tests.hub.sending import Sender, reset
 
-_PIECE = 1 << 16
+_PORTS: tuple[Where, ...] = ("resolve", "cdn", "files")
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Logged:
     """A request as it was answered; `sent` counts the bytes of the body.
 
     They were handed to the system; with a small `send_buffer` most were received.
+    `secret` tells whether a token stood anywhere in the request.
     """
 
     port: Where
@@ -43,6 +44,7 @@ class Logged:
     authorized: bool
     host: str
     encoding: str | None
+    secret: bool = False
     status: int = 0
     sent: int = 0
 
@@ -55,12 +57,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # Sessions that a test leaves open must not hold up its end.
     block_on_close = False
+    # Many programs with many connections each may come at once.
+    request_queue_size = 256
 
     def __init__(
-        self, hub: LoopbackHub, tls: ssl.SSLContext | None, *, is_cdn: bool
+        self, hub: LoopbackHub, tls: ssl.SSLContext | None, port: Where
     ) -> None:
         self.hub = hub
-        self.is_cdn = is_cdn
+        self.port = port
         super().__init__(("127.0.0.1", 0), _Handler)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_side=True)
@@ -83,18 +87,28 @@ class _Server(ThreadingHTTPServer):
 
 
 class LoopbackHub:
-    """The hub: use it as a context manager; `log` and `faults` may change any time."""
+    """The hub: use it as a context manager; `log` and `faults` may change any time.
+
+    `rate` limits each connection, in bytes per second; `files` are those of the third
+    port, whose address is `files`.
+    """
 
     def __init__(
         self,
         *repositories: HostedRepository,
         tokens: Iterable[str] = (),
+        files: Mapping[str, HostedFile] | None = None,
+        rate: int | None = None,
         send_buffer: int | None = None,
         log_file: Path | None = None,
         tls: ssl.SSLContext | None = None,
         cdn_tls: ssl.SSLContext | None = None,
+        files_tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.hosted = Hosted({r.name: r for r in repositories}, set(tokens))
+        self.hosted = Hosted(
+            {r.name: r for r in repositories}, set(tokens), dict(files or {})
+        )
+        self.rate = rate
         self.faults = Faults()
         self.log: list[Logged] = []
         self.errors: list[str] = []
@@ -104,10 +118,13 @@ class LoopbackHub:
         self._running = 0
         self._ending, self._end = socket.socketpair()
         self._servers = [
-            _Server(self, tls, is_cdn=False),
-            _Server(self, cdn_tls, is_cdn=True),
+            _Server(self, context, port)
+            for port, context in zip(_PORTS, (tls, cdn_tls, files_tls), strict=True)
         ]
-        self.endpoint, self.cdn = (server.address for server in self._servers)
+        self.endpoint, self.cdn, self.files = (
+            server.address for server in self._servers
+        )
+        self.hosted.xet_storage = self.cdn
         self.hosted.endpoint, self.hosted.cdn = self.endpoint, self.cdn
 
     def __enter__(self) -> Self:
@@ -132,6 +149,13 @@ class LoopbackHub:
     def add(self, repository: HostedRepository) -> HostedRepository:
         self.hosted.repositories[repository.name] = repository
         return repository
+
+    def answer(self, port: Where) -> Callable[[Asked], Reply]:
+        """Return what answers on a port."""
+        hosted = self.hosted
+        if port == "files":
+            return hosted.answer_files
+        return hosted.answer_cdn if port == "cdn" else hosted.answer_hub
 
     def requests(self, text: str = "") -> list[Logged]:
         """Return the requests whose target holds `text`, in order."""
@@ -198,12 +222,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def send_header(self, keyword: str, value: str) -> None:
+        """Send a header as it is, whatever stands in it."""
+        try:
+            super().send_header(keyword, value)
+        except UnicodeEncodeError:
+            # Headers are bytes; what is no Latin-1 goes out as UTF-8.
+            super().send_header(keyword, value.encode().decode("latin-1"))
+
     def _answer(self) -> None:
         hub = self.server.hub
         authorization = self.headers.get("Authorization")
-        where: Where = "cdn" if self.server.is_cdn else "resolve"
-        if self.path.startswith("/api/"):
+        where = self.server.port
+        if where == "resolve" and self.path.startswith("/api/"):
             where = "api"
+        told = [self.path, *self.headers.values()]
         entry = Logged(
             where,
             self.command,
@@ -212,46 +245,48 @@ class _Handler(BaseHTTPRequestHandler):
             authorization is not None,
             self.headers.get("Host", ""),
             self.headers.get("Accept-Encoding"),
+            any(token in text for token in hub.hosted.tokens for text in told),
         )
         hub.begin(entry)
-        asked = Asked(
-            self.command,
-            self.path,
-            (authorization or "").removeprefix("Bearer ") or None,
-            entry.byte_range,
-            self.rfile.read(int(self.headers.get("Content-Length", 0))),
-        )
-        fault = hub.faults.next(where, self.command, self.path)
         try:
+            asked = Asked(
+                self.command,
+                self.path,
+                (authorization or "").removeprefix("Bearer ") or None,
+                entry.byte_range,
+                self.headers.get("If-Range"),
+                self.rfile.read(int(self.headers.get("Content-Length", 0))),
+            )
+            fault = hub.faults.next(where, self.command, self.path)
             self._send(self._reply(asked, fault), fault, entry)
         finally:
             hub.end(entry)
 
     def _reply(self, asked: Asked, fault: Fault) -> Reply:
         """Return the answer, with what a fault changes before it is sent."""
-        if fault.status is not None and fault.body is None:
-            return Reply.of(fault.status)
         if fault.status is not None:
             return Reply.of(fault.status, fault.body or b"")
         if fault.ignore_range:
-            asked = Asked(asked.method, asked.target, asked.token, None)
-        hosted = self.server.hub.hosted
-        answer = hosted.answer_cdn if self.server.is_cdn else hosted.answer_hub
-        reply = answer(asked)
-        if fault.rewrite is not None:
+            asked = replace(asked, byte_range=None)
+        reply = self.server.hub.answer(self.server.port)(asked)
+        if fault.rewrite is not None or fault.values:
             value = json.loads(reply.content.read(0, reply.end))
-            body = json.dumps(fault.rewrite(value)).encode()
-            reply.content, reply.start, reply.end = Content(body), 0, len(body)
+            value = with_values(value, fault.values)
+            value = fault.rewrite(value) if fault.rewrite is not None else value
+            reply = Reply.of(reply.status, json.dumps(value).encode(), reply.headers)
         if fault.body is not None:
-            reply.content = Content(fault.body)
-            reply.start, reply.end = 0, len(fault.body)
-        return reply
+            reply = Reply.of(reply.status, fault.body, reply.headers)
+        if fault.resize:
+            reply = resized(reply, fault.resize)
+        return zipped(reply) if fault.gzip else reply
 
     def _send(self, reply: Reply, fault: Fault, entry: Logged) -> None:
         if fault.stall_after == -1:
             self._fall_silent()
             return
         headers: dict[str, str | None] = {**reply.headers}
+        if fault.weak_etag and "ETag" in reply.headers:
+            headers["ETag"] = f"W/{reply.headers['ETag']}"
         if fault.chunked:
             headers["Transfer-Encoding"] = "chunked"
         else:
@@ -259,63 +294,24 @@ class _Handler(BaseHTTPRequestHandler):
         headers |= fault.headers
         entry.status = reply.status
         self.send_response(reply.status)
-        for name, text in headers.items():
+        for name, text in (*headers.items(), *fault.more_headers):
             if text is not None:
-                self.send_header(name, text)
+                self.send_header(name.swapcase() if fault.odd_case else name, text)
         self.end_headers()
-        if self.command != "HEAD":
-            self._send_body(reply, fault, entry)
-
-    def _send_body(self, reply: Reply, fault: Fault, entry: Logged) -> None:
-        limits = [n for n in (fault.cut_after, fault.stall_after) if n is not None]
-        end = min([reply.end, *(reply.start + n for n in limits)])
-        place = reply.start
-        for piece in reply.content.pieces(place, end, fault.drip or _PIECE):
-            sent = _flipped(piece, place, fault.flip)
-            self._write(sent, entry, chunked=fault.chunked)
-            place += len(piece)
-        if fault.stall_after is not None:
-            self._fall_silent()
-        elif fault.cut_after is not None:
-            self._cut(reset=fault.reset)
-        elif fault.chunked:
-            self.connection.sendall(b"0\r\n\r\n")
-        elif fault.surplus:
-            self.connection.sendall(fault.surplus)
-            self.close_connection = True
-        elif fault.headers.get("Content-Length") is not None:
-            # No client can tell where the next answer begins.
-            self.close_connection = True
-
-    def _write(self, piece: bytes, entry: Logged, *, chunked: bool) -> None:
-        if chunked:
-            self.connection.sendall(f"{len(piece):x}\r\n".encode())
-        view = memoryview(piece)
-        while view:
-            count = self.connection.send(view)
-            entry.sent += count
-            view = view[count:]
-        if chunked:
-            self.connection.sendall(b"\r\n")
+        if self.command == "HEAD":
+            return
+        sender = Sender(self.connection, fault, entry, self.server.hub.rate)
+        match sender.send(reply):
+            case "silent":
+                self._fall_silent()
+            case "reset":
+                self.close_connection = True
+                reset(self.connection)
+            case "cut" | "closed":
+                self.close_connection = True
+            case "kept":
+                pass
 
     def _fall_silent(self) -> None:
         self.server.hub.hold(self.connection)
         self.close_connection = True
-
-    def _cut(self, *, reset: bool) -> None:
-        self.close_connection = True
-        if reset:
-            # Closing with nothing to linger for sends RST, if no FIN went before:
-            # so past the handler's own shutdown.
-            linger = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            os.close(self.connection.detach())
-
-
-def _flipped(piece: bytes, place: int, at: int | None) -> bytes:
-    """Return the piece with all bits of the byte `at` of the file changed."""
-    if at is None or not place <= at < place + len(piece):
-        return piece
-    changed = bytearray(piece)
-    changed[at - place] ^= 0xFF
-    return bytes(changed)

@@ -9,7 +9,13 @@ import pytest
 
 from tests.hub.client import ClientError, HubClient
 from tests.hub.content import HostedRepository, random_bytes, repository
-from tests.hub.faults import Fault
+from tests.hub.faults import (
+    ALWAYS,
+    Fault,
+    captive_portal,
+    rate_limited,
+    redirected,
+)
 from tests.hub.server import LoopbackHub
 
 CONFIG = b'{"model_type": "llama"}'
@@ -28,6 +34,8 @@ def hub() -> Iterator[LoopbackHub]:
     private.private, private.members = True, frozenset({MEMBER})
     renamed = repository("a/old", {})
     renamed.moved_to = "a/model"
+    chunked = repository("a/xet", {"config.json": CONFIG, "model.bin": WEIGHTS})
+    chunked.xet = True
     many = {f"{n:04}.txt": b"%d" % n for n in range(1001)}
     with LoopbackHub(
         repository(
@@ -44,6 +52,7 @@ def hub() -> Iterator[LoopbackHub]:
         gated,
         private,
         renamed,
+        chunked,
         repository("a/many", many),
         tokens=(MEMBER, STRANGER),
     ) as hub:
@@ -237,6 +246,41 @@ def test_a_push_moves_the_branch(hub: LoopbackHub, client: HubClient) -> None:
     assert old["sha"] == first
 
 
+def test_a_file_in_xet_says_so(
+    hub: LoopbackHub, client: HubClient, model: HostedRepository
+) -> None:
+    hosted = hub.hosted.repositories["a/xet"]
+    url = f"{hub.endpoint}/a/xet/resolve/main/model.bin"
+    route = f"{hub.endpoint}/api/models/a/xet/xet-read-token"
+    found = client.call("get_hf_file_metadata", url=url)
+    tree = client.call("list_repo_tree", repo_id="a/xet")
+
+    xet_hash = hosted.files["model.bin"].xet_hash
+    assert found["xet_file_data"] == {
+        "file_hash": xet_hash,
+        "refresh_route": f"{route}/{hosted.head}",
+    }
+    assert found["etag"] == model.files["model.bin"].sha256
+    assert [entry.get("xet_hash") for entry in tree] == [None, xet_hash]
+
+
+def test_a_token_for_xet(hub: LoopbackHub, client: HubClient) -> None:
+    head = hub.hosted.repositories["a/xet"].head
+    route = f"{hub.endpoint}/api/models/a/xet/xet-read-token/{head}"
+    found = client.call("xet_connection", route=route)
+
+    assert found["endpoint"] == hub.cdn
+    assert found["access_token"].startswith("xet_")
+    assert found["expiration_unix_epoch"] > 0
+    with pytest.raises(ClientError) as caught:
+        client.call("xet_connection", route=route.replace("a/xet", "a/model"))
+    assert caught.value.kind != "ValueError"
+
+
+def test_a_file_in_xet_comes_without_it_too(client: HubClient, tmp_path: Path) -> None:
+    assert download(client, tmp_path, "model.bin", repo_id="a/xet")[1] == WEIGHTS
+
+
 REFUSALS: list[tuple[str, dict[str, object], str]] = [
     ("a/none", {}, "RepositoryNotFoundError"),
     ("a/none", {"token": MEMBER}, "RepositoryNotFoundError"),
@@ -323,6 +367,83 @@ def test_a_rate_limit_is_waited_out(
 
     assert download(client, tmp_path, "model.bin")[1] == WEIGHTS
     assert [e.status for e in hub.requests() if e.port == "cdn"] == [429, 200]
+
+
+def test_the_other_headers_of_a_rate_limit(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path
+) -> None:
+    hub.faults.add(rate_limited(0, draft=True, where="cdn"))
+
+    assert download(client, tmp_path, "model.bin")[1] == WEIGHTS
+    assert [e.status for e in hub.requests() if e.port == "cdn"] == [429, 200]
+
+
+def test_a_small_file_may_come_compressed(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path
+) -> None:
+    hub.faults.add(Fault(where="resolve", path="config.json", gzip=True))
+
+    assert download(client, tmp_path, "config.json")[1] == CONFIG
+    # 20 bytes of head and tail, for a text of 23.
+    assert hub.sent("resolve") > len(CONFIG)
+
+
+def test_headers_in_another_case_and_weak_tags_are_understood(
+    hub: LoopbackHub, client: HubClient, model: HostedRepository, tmp_path: Path
+) -> None:
+    hub.faults.add(
+        Fault(method=None, times=ALWAYS, odd_case=True, weak_etag=True),
+    )
+
+    path, data = download(client, tmp_path, "config.json")
+
+    assert data == CONFIG
+    assert path.resolve().name == model.files["config.json"].blob
+
+
+@pytest.mark.parametrize("more", [-1, 1], ids=["short", "long"])
+def test_a_body_of_another_size_is_refused_though_its_length_is_right(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path, more: int
+) -> None:
+    hub.faults.add(Fault(where="cdn", times=ALWAYS, resize=more))
+
+    with pytest.raises(ClientError, match="size"):
+        download(client, tmp_path, "model.bin")
+
+
+def test_a_circle_of_redirects_is_left(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path
+) -> None:
+    there = "/a/model/resolve/main/config.json"
+    hub.faults.add(redirected(there, where="resolve"))
+
+    with pytest.raises(ClientError):
+        download(client, tmp_path, "config.json")
+
+    assert len(hub.requests()) > 10
+
+
+def test_a_relative_redirect_is_followed(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path
+) -> None:
+    hub.faults.add(
+        redirected(
+            "../../../model/resolve/main/config.json", 307, where="resolve", times=1
+        )
+    )
+
+    assert download(client, tmp_path, "config.json")[1] == CONFIG
+
+
+def test_a_login_page_is_no_file(
+    hub: LoopbackHub, client: HubClient, tmp_path: Path
+) -> None:
+    hub.faults.add(captive_portal(where="resolve"))
+
+    with pytest.raises(ClientError) as caught:
+        download(client, tmp_path, "config.json")
+
+    assert caught.value.kind == "LocalEntryNotFoundError"
 
 
 def test_an_etag_of_another_content_is_another_file(
