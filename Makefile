@@ -52,6 +52,7 @@ bench-convert: dev sources
 # The fault campaigns in full, of which the test suite runs a small part: minutes each.
 faults: dev
 	$(BIN)/python -m tests.faults.converter_inputs --full
+	$(BIN)/python -m tests.faults.gguf_inputs --full
 	$(BIN)/python -m tests.faults.conversion_kills --points 50
 	$(BIN)/python -m tests.faults.streamed_kills --kills 100
 
