@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 
@@ -150,6 +151,7 @@ def test_the_stem_says_nothing_of_parts(name: str, stem: str) -> None:
 
 
 LETTERED = ["m.gguf-split-a", "m.gguf-split-b", "m.gguf-split-c"]
+TWO_LETTERS = [f"m.gguf-split-a{letter}" for letter in "abc"]
 NUMBERED = [f"m.gguf.part{number}of3" for number in (1, 2, 3)]
 
 
@@ -172,7 +174,9 @@ def joined(path: Path) -> Header:
     return read_joined(pieces)
 
 
-@pytest.mark.parametrize("names", [LETTERED, NUMBERED], ids=["a", "1of3"])
+@pytest.mark.parametrize(
+    "names", [LETTERED, TWO_LETTERS, NUMBERED], ids=["a", "aa", "1of3"]
+)
 @pytest.mark.parametrize("given", range(3))
 def test_any_piece_leads_to_all(names: list[str], given: int, tmp_path: Path) -> None:
     paths = cut(tmp_path, names)
@@ -180,12 +184,15 @@ def test_any_piece_leads_to_all(names: list[str], given: int, tmp_path: Path) ->
     pieces = find_pieces(paths[given])
 
     assert pieces is not None
-    after = tmp_path / "m.gguf-split-d" if names is LETTERED else None
+    following = {"m.gguf-split-c": "d", "m.gguf-split-ac": "ad"}.get(names[2])
+    after = tmp_path / f"m.gguf-split-{following}" if following else None
     assert pieces == Pieces("m.gguf", tuple(paths), after)
     assert read_joined(pieces).architecture == "llama"
 
 
-@pytest.mark.parametrize("names", [LETTERED, NUMBERED], ids=["a", "1of3"])
+@pytest.mark.parametrize(
+    "names", [LETTERED, TWO_LETTERS, NUMBERED], ids=["a", "aa", "1of3"]
+)
 @pytest.mark.parametrize("gone", range(3))
 def test_a_missing_piece_is_named(names: list[str], gone: int, tmp_path: Path) -> None:
     paths = cut(tmp_path, names)
@@ -196,6 +203,19 @@ def test_a_missing_piece_is_named(names: list[str], gone: int, tmp_path: Path) -
         joined(paths[gone - 1])
 
     assert caught.value.path == str(paths[gone])
+
+
+def test_the_second_letter_goes_round(tmp_path: Path) -> None:
+    names = [f"m.gguf-split-{a}{b}" for a, b in ("az", "ba", "bb")]
+    every = [f"m.gguf-split-a{letter}" for letter in ascii_lowercase[:-1]] + names
+    for name in every:
+        (tmp_path / name).write_bytes(b"")
+
+    pieces = find_pieces(tmp_path / "m.gguf-split-ba")
+
+    assert pieces is not None
+    assert [path.name for path in pieces.paths] == every
+    assert pieces.after == tmp_path / "m.gguf-split-bc"
 
 
 def test_a_piece_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ end they are a GGUF file again.
 
 Source: llama.cpp 0c1e57098, src/llama.cpp (`llama_split_path`),
 src/llama-model-loader.cpp (what the parts must agree on). Names of pieces:
-`-split-a` from the 70B repositories that the registry names; `.part1of2` as
-publishers of larger models use it.
+`-split-a` from the 70B repositories that the registry names, `-split-aa` as POSIX
+`split` counts; `.part1of2` as publishers of larger models use it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -37,7 +38,7 @@ __all__ = [
 SUFFIX = ".gguf"
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-_LETTERED = re.compile(r"(?P<whole>.+\.gguf)-split-(?P<letter>[a-z])")
+_LETTERED = re.compile(r"(?P<whole>.+\.gguf)-split-(?P<letters>[a-z]{1,2})")
 _NUMBERED = re.compile(
     r"(?P<whole>.+\.gguf)\.part(?P<number>\d{1,3})of(?P<count>\d{1,3})"
 )
@@ -97,7 +98,10 @@ def find_pieces(path: Path) -> Pieces | None:
     Raises: MissingFile naming the first that is not there.
     """
     if match := _LETTERED.fullmatch(path.name):
-        names = [f"{match['whole']}-split-{letter}" for letter in ascii_lowercase]
+        names = [
+            f"{match['whole']}-split-{''.join(letters)}"
+            for letters in product(ascii_lowercase, repeat=len(match["letters"]))
+        ]
         # Where one is missing before the last, it is among the first so many.
         count = sum(path.with_name(name).exists() for name in names)
     elif match := _NUMBERED.fullmatch(path.name):
