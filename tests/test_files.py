@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from wizard_edge.errors import MissingFile, NotEnough, Refused, UsageError
 from wizard_edge.files import (
     free_disk,
+    is_link,
     move_into_place,
     open_regular,
     translated,
@@ -132,3 +134,23 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         open_regular(tmp_path)
     with pytest.raises(MissingFile):
         open_regular(tmp_path / "none")
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink], ids=["hard", "symbolic"])
+def test_what_a_link_leads_to_is_not_opened_for_writing(
+    link: Callable[[Path, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, temp, path = (tmp_path / name for name in ("theirs", "temp", "ours"))
+    theirs.write_bytes(b"content")
+    link(theirs, temp)
+    assert is_link(temp)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("opened")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        move_into_place(temp, path)
+
+    assert not os.path.lexists(temp)
+    assert path.read_bytes() == theirs.read_bytes() == b"content"

@@ -87,14 +87,25 @@ def write_atomically(path: Path, content: bytes) -> None:
 def move_into_place(temp: Path, path: Path) -> None:
     """Rename a finished file of the same file system, its bytes on the disk first.
 
+    A link is renamed as it is: the file it leads to is never opened for writing.
     Raises: NotEnough on a full disk, Refused where writing is not allowed.
     """
     with translated(path, temp.stat().st_size):
-        with temp.open("rb+") as file:
-            os.fsync(file.fileno())
+        if not is_link(temp):
+            with temp.open("rb+") as file:
+                os.fsync(file.fileno())
         path.parent.mkdir(parents=True, exist_ok=True)
         temp.replace(path)
         sync_folder(path.parent)
+
+
+def is_link(path: Path) -> bool:
+    """Tell whether a file has another name too, or is only a link to one.
+
+    Raises: OSError where it is not there.
+    """
+    found = path.lstat()
+    return stat.S_ISLNK(found.st_mode) or found.st_nlink > 1
 
 
 def sync_folder(folder: Path) -> None:
