@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App
+from wizard_edge.cli._options import complete_licenses
 from wizard_edge.cli._output import is_terminal
 from wizard_edge.cli._stored import show_terms
 from wizard_edge.errors import Refused
@@ -31,6 +32,7 @@ accept_option: _Decorator = click.option(
     "accept",
     multiple=True,
     metavar="ID",
+    shell_complete=complete_licenses,
     help="Accept this licence, repeatable (default: ask)",
 )
 # None where it is not given, so that the setting can speak.

@@ -102,6 +102,14 @@ def complete_settings(
     return _items(SETTINGS, incomplete)
 
 
+def complete_licenses(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the ids of licences."""
+    known = _quietly(lambda: [e.id for e in _app(ctx).installation.registry.licenses])
+    return _items(known, incomplete)
+
+
 def template_option(help: str) -> _Decorator:
     """Return `--template`."""
     return click.option(
