@@ -44,6 +44,7 @@ __all__ = [
     "DEFAULT_ALIGNMENT",
     "GGML_TYPES",
     "KEY_LICENSES",
+    "KEY_NOTICES",
     "KEY_TEMPLATE",
     "NOT_SAID",
     "QUALITY_PREFIX",
@@ -92,6 +93,7 @@ MAX_ARRAY_LENGTH = 64 << 20
 # ids in one string, separated by spaces.
 KEY_TEMPLATE = "wizard_edge.template"
 KEY_LICENSES = "wizard_edge.licenses"
+KEY_NOTICES = "wizard_edge.notices"
 QUALITY_PREFIX = "wizard_edge.quality."
 # What stands there when nobody named a template or a licence.
 NOT_SAID = "none"

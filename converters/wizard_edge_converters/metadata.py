@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from wizard_edge import __version__
-from wizard_edge.gguf import KEY_LICENSES, KEY_TEMPLATE, NOT_SAID
+from wizard_edge.gguf import KEY_LICENSES, KEY_NOTICES, KEY_TEMPLATE, NOT_SAID
 from wizard_edge.gguf_types import FileType, ValueType
 from wizard_edge.names import RepoId
 from wizard_edge_converters.entries import Entry, array, flag, text, u32
@@ -49,13 +49,18 @@ _UNIT_FACTORS = {"T": 1e-12, "B": 1e-9, "M": 1e-6, "K": 1e-3}
 class Provenance:
     """What the file says about itself beside the model's own numbers.
 
-    `template` is the id of the prompt template, `licenses` are licence ids. What is
-    not known stays None or empty, and the file then says so.
+    `template` is the id of the prompt template, `licenses` are licence ids; their
+    names and links stand beside each other, and `notices` are the lines that have to
+    travel with the model. What is not known stays None or empty, and the file then
+    says so.
     """
 
     name: str
     template: str | None = None
     licenses: tuple[str, ...] = ()
+    license_names: tuple[str, ...] = ()
+    license_links: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     repo: RepoId | None = None
     revision: str | None = None
 
@@ -88,6 +93,10 @@ def _general_entries(
     yield text("general.size_label", _size_label(hparams, parameters))
     if provenance.licenses:
         yield text("general.license", ",".join(provenance.licenses))
+    if provenance.license_names:
+        yield text("general.license.name", "; ".join(provenance.license_names))
+    if provenance.license_links:
+        yield text("general.license.link", " ".join(provenance.license_links))
     if provenance.repo:
         url = f"https://huggingface.co/{provenance.repo}"
         yield text("general.source.repo_url", url)
@@ -126,6 +135,8 @@ def _own_entries(provenance: Provenance) -> Iterable[Entry]:
     yield text("wizard_edge.version", __version__)
     yield text(KEY_TEMPLATE, provenance.template or NOT_SAID)
     yield text(KEY_LICENSES, " ".join(provenance.licenses) or NOT_SAID)
+    if provenance.notices:
+        yield text(KEY_NOTICES, "\n".join(provenance.notices))
     yield text("wizard_edge.source.repo", provenance.repo or UNKNOWN)
     yield text("wizard_edge.source.revision", provenance.revision or UNKNOWN)
 

@@ -21,7 +21,8 @@ class ConvertOptions:
     """What to make of a checkpoint, checked when it is made.
 
     `quants` are made from one reading of the source. `name` defaults to that of the
-    directory. `threads` None means one for each usable core. `split_max_size` is in
+    directory. `license_names`, `license_links` and `notices` are what is known of the
+    licences. `threads` None means one for each usable core. `split_max_size` is in
     bytes, None for one file.
     Raises: UnknownQuant; UsageError for an unknown template or a malformed value.
     """
@@ -30,6 +31,9 @@ class ConvertOptions:
     name: str | None = None
     template: str | None = None
     licenses: tuple[str, ...] = ()
+    license_names: tuple[str, ...] = ()
+    license_links: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     source_repo: RepoId | None = None
     source_revision: str | None = None
     threads: int | None = None

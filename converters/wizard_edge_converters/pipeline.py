@@ -382,6 +382,9 @@ def _provenance(name: str, options: ConvertOptions) -> Provenance:
         name=options.name or (name if is_note(name) else _NAMELESS),
         template=options.template,
         licenses=options.licenses,
+        license_names=options.license_names,
+        license_links=options.license_links,
+        notices=options.notices,
         repo=options.source_repo,
         revision=options.source_revision,
     )
