@@ -39,7 +39,7 @@ from wizard_edge.receipts import MAX_SIZE, SUFFIX, Receipt, parse_receipt
 
 PARTIAL_SUFFIX = ".part"
 # Texts that belong to the model and leave with its last variant.
-_COMPANIONS = ("LICENSE", "NOTICE")
+_COMPANIONS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY", "USE-POLICY")
 # In it lie sockets of servers: nobody else's business.
 _RUN_MODE = 0o700
 

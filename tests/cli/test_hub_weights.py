@@ -99,6 +99,7 @@ def test_a_hub_that_fails_says_how_to_go_on(
     output = tmp_path / "out" / "x.gguf"
     output.parent.mkdir()
     words = ("convert", f"hf:{REPO}", "-q", "Q8_0", "-o", str(output))
+    assert cli("licenses", "accept", "llama2").exit_code == 0
 
     failed = cli(*words)
     hub.faults.clear()

@@ -115,7 +115,9 @@ def stored(installation: Installation, folder: Path, quant: str = "Q8_0") -> Sto
     if not folder.exists():
         a_checkpoint(folder)
     request = a_request(f"{folder}/", quant)
-    [result] = convert_to_store(installation, request, convert=SmallConvert())
+    [result] = convert_to_store(
+        installation, request, convert=SmallConvert(), consent=lambda terms: ()
+    )
     return result
 
 

@@ -102,6 +102,7 @@ def test_removing_a_model_takes_all_its_variants(tmp_path: Path) -> None:
     assert sorted(removal.models) == ["model:Q4_K_M", "model:Q8_0"]
     assert sorted(file.path.name for file in removal.files) == [
         "LICENSE",
+        "NOTICE",
         "model.Q4_K_M.gguf",
         "model.Q4_K_M.gguf.json",
         "model.Q8_0.gguf",
@@ -109,6 +110,7 @@ def test_removing_a_model_takes_all_its_variants(tmp_path: Path) -> None:
     ]
     assert remove(installation, removal) == removal.size
     assert tree(installation.home.root) == [
+        "models/other/NOTICE",
         "models/other/other.Q8_0.gguf",
         "models/other/other.Q8_0.gguf.json",
     ]
@@ -130,6 +132,7 @@ def test_removing_one_quant_keeps_the_other_and_the_licence(tmp_path: Path) -> N
     ]
     assert tree(path.parent) == [
         "LICENSE",
+        "NOTICE",
         "model.Q4_K_M.gguf",
         "model.Q4_K_M.gguf.json",
     ]

@@ -46,6 +46,7 @@ def test_the_bundled_model_is_converted_with_what_the_registry_says(
     )
     assert events == [ProgressEvent("convert", 1, 2)]
     assert tree(installation.home.root) == [
+        "models/apprentice/NOTICE",
         "models/apprentice/apprentice.Q8_0.gguf",
         "models/apprentice/apprentice.Q8_0.gguf.json",
     ]

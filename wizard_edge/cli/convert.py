@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._consent import accept_option, asking, commercial_option
 from wizard_edge.cli._options import (
     dry_run_option,
     license_option,
@@ -29,6 +30,7 @@ from wizard_edge.cli._stored import show_cost, show_files, show_stored
 if TYPE_CHECKING:
     from wizard_edge.conversion import Recipe
     from wizard_edge.service.checkpoints import Request
+    from wizard_edge.service.consent import Consent
 
 
 @click.command("convert", cls=Command, help="Convert original weights to a GGUF file")
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 @click.option("--name", metavar="NAME", help="Name the model (default: as its folder)")
 @template_option("Record this prompt template (default: what is known)")
 @license_option
+@accept_option
+@commercial_option
 @overwrite_option
 @dry_run_option
 @json_option
@@ -61,6 +65,8 @@ def command(
     name: str | None,
     template: str | None,
     licenses: tuple[str, ...],
+    accept: tuple[str, ...],
+    commercial: bool | None,
     overwrite: bool,
     dry_run: bool,
 ) -> None:
@@ -68,24 +74,29 @@ def command(
 
     recipe = replace(recipe, keep_weights=keep_weights)
     request = Request(source, recipe, base, name, template, licenses)
+    consent = asking(app, accept, commercial=commercial)
     if dry_run:
-        _estimate(app, request)
+        _estimate(app, request, commercial)
     elif file is not None:
-        _write(app, request, file, overwrite=overwrite)
+        _write(app, request, file, consent, overwrite=overwrite)
     else:
-        _install(app, request, overwrite=overwrite)
+        _install(app, request, consent, overwrite=overwrite)
 
 
-def _estimate(app: App, request: Request) -> None:
+def _estimate(app: App, request: Request, commercial: bool | None) -> None:
     from wizard_edge.service.conversions import estimate_conversion
     from wizard_edge_converters.seam import Pipeline
 
     pipeline = Pipeline(environ=app.installation.environ)
-    cost = estimate_conversion(app.installation, request, convert=pipeline)
+    cost = estimate_conversion(
+        app.installation, request, convert=pipeline, commercial=commercial
+    )
     show_cost(app.output, cost, name=request.name or request.source, already=False)
 
 
-def _write(app: App, request: Request, file: Path, *, overwrite: bool) -> None:
+def _write(
+    app: App, request: Request, file: Path, consent: Consent, *, overwrite: bool
+) -> None:
     from wizard_edge.service.conversions import convert_to_file
     from wizard_edge_converters.seam import Pipeline
 
@@ -93,12 +104,17 @@ def _write(app: App, request: Request, file: Path, *, overwrite: bool) -> None:
     outputs = outputs_for(file, request.recipe.quants)
     with app.output.progress() as progress:
         done = convert_to_file(
-            app.installation, request, outputs, convert=pipeline, progress=progress
+            app.installation,
+            request,
+            outputs,
+            convert=pipeline,
+            consent=consent,
+            progress=progress,
         )
     show_files(app.output, done)
 
 
-def _install(app: App, request: Request, *, overwrite: bool) -> None:
+def _install(app: App, request: Request, consent: Consent, *, overwrite: bool) -> None:
     from wizard_edge.service.conversions import convert_to_store
     from wizard_edge_converters.seam import Pipeline
 
@@ -109,6 +125,7 @@ def _install(app: App, request: Request, *, overwrite: bool) -> None:
             request,
             convert=pipeline,
             overwrite=overwrite,
+            consent=consent,
             progress=progress,
         )
     show_stored(app.output, stored)

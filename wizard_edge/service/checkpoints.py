@@ -19,7 +19,7 @@ from wizard_edge.errors import (
     UnknownModel,
     UsageError,
 )
-from wizard_edge.licenses import terms_named, terms_of
+from wizard_edge.licenses import Terms, terms_named, terms_of
 from wizard_edge.models import Base, License, ModelSpec
 from wizard_edge.names import CommitId, ModelName, RepoId
 from wizard_edge.paths import place
@@ -54,10 +54,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Original weights, and what is known of them beside their own files."""
+    """Original weights, and what is known of them beside their own files.
+
+    `terms` are those of the weights: a delta comes with the licence of its base.
+    """
 
     weights: Weights
     facts: ModelFacts
+    terms: Terms = field(default_factory=lambda: Terms(()))
 
 
 def find_checkpoint(
@@ -68,7 +72,8 @@ def find_checkpoint(
     A directory goes by its given name, else by its repository where it lies in the
     hub's cache, else by its own name; a repository of the hub by its id. What goes by
     the name of a registered model is taken for it; any other is unknown: its template
-    and its licences are those that were given, or nobody's. A licence the registry
+    and its licences are those that were given, or nobody's. Weights from a repository
+    the registry knows stay under its licences by whatever name. A licence the registry
     does not have is taken as it is, with a warning in the log.
     Raises: UnknownModel, UnknownQuant, MissingFile; UsageError for an unknown
     template, a name that cannot be a model's, a base that is not asked for, or for
@@ -85,6 +90,11 @@ def find_checkpoint(
         )
     if request.template is not None:
         facts = replace(facts, template=find_template(request.template).id)
+    terms = _terms(installation, request, spec, facts.origin)
+    if not facts.licenses:
+        known = _registered_by(installation, facts.origin.repo)
+        own = terms_of(known, installation.registry).licenses if known else ()
+        facts = replace(facts, licenses=own)
     if request.licenses:
         facts = replace(
             facts, licenses=recorded_licenses(installation, request.licenses)
@@ -92,7 +102,7 @@ def find_checkpoint(
     base = _find_base(request, spec, facts.origin)
     if base is not None:
         facts = replace(facts, origin=replace(facts.origin, base=_base_name(base)))
-    return replace(checkpoint, facts=facts), replace(
+    return replace(checkpoint, facts=facts, terms=terms), replace(
         request.recipe, quants=quants, base=base
     )
 
@@ -181,6 +191,25 @@ def _find(
     return _registered(installation, spec), spec
 
 
+def _terms(
+    installation: Installation,
+    request: Request,
+    spec: ModelSpec | None,
+    origin: Origin,
+) -> Terms:
+    """Return the terms of the weights themselves, whatever the result is called.
+
+    Those of weights nobody knows are what whoever asks states, which they accept by
+    stating it.
+    """
+    registry = installation.registry
+    spec = spec or _registered_by(installation, origin.repo)
+    if spec is None:
+        return terms_named(request.licenses, registry, needs_consent=False)
+    delta = _delta_of(spec, origin.repo) is not None
+    return terms_of(spec, registry, from_weights=delta)
+
+
 def _registered(installation: Installation, spec: ModelSpec) -> Checkpoint:
     """Find the original weights of a registered model: in this package, or on the hub.
 
@@ -214,18 +243,19 @@ def _on_hub(
         raise UsageError(f"{ref} names more than a repository", hint=f"hf:{ref.repo}")
     origin = Origin("hub", ref.repo)
     title = ref.repo.partition("/")[2]
-    goes_by = name or _registered_name(installation, ref.repo) or title
+    known = _registered_by(installation, ref.repo)
+    goes_by = name or (known.name if known else title)
     weights = HubWeights(ref.repo)
     return _described(installation, weights, origin, goes_by, title, name)
 
 
-def _registered_name(installation: Installation, repo: RepoId) -> str | None:
+def _registered_by(installation: Installation, repo: RepoId | None) -> ModelSpec | None:
     """Return the model whose weights the registry knows to lie in a repository."""
-    for spec in installation.registry:
+    for spec in installation.registry if repo else ():
         source = spec.source
         mirrors = [mirror.repo for mirror in source.mirrors] if source else []
         if source and repo in (source.repo, *source.former, *mirrors):
-            return spec.name
+            return spec
     return None
 
 

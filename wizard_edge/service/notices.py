@@ -1,0 +1,179 @@
+"""The texts beside a model: a NOTICE of ours, and the licence files it comes with.
+
+The NOTICE says what the receipts and the registry say, for whoever gets the folder
+without this program. The licences' own texts are copied from where the weights lie,
+if they lie there; a text that cannot be had is logged, and stops nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wizard_edge.conversion import HubWeights, Weights
+from wizard_edge.errors import UnknownModel, WizardEdgeError
+from wizard_edge.files import open_regular
+from wizard_edge.licenses import Terms, summary
+from wizard_edge.names import RelPath
+from wizard_edge.receipts import Origin, Receipt
+from wizard_edge.service.installation import Installation
+
+if TYPE_CHECKING:
+    from wizard_edge.hub import Hub, Repository
+
+NOTICE = RelPath("NOTICE")
+# A file system may not tell it from ours by the case of its letters.
+_THEIR_NOTICE = RelPath("NOTICE.original")
+# The licences of the family have 4 to 20 KB.
+MAX_SIZE = 64 << 10
+MAX_FILES = 8
+
+# Texts only: nothing that the store or a desktop would take for something else.
+_NAME = re.compile(
+    r"(LICEN[CS]E|NOTICE|USE[-_]POLICY)([-_][a-z0-9_-]+(\.\d+)*)?(\.(txt|md|rst))?",
+    re.IGNORECASE,
+)
+_CLOSING = """\
+The terms above are a summary by wizard-edge and no legal advice; what counts is the
+text of each licence. Whoever gets this model from you gets this file and those texts.
+"""
+_logger = logging.getLogger(__name__)
+
+
+def texts_beside(
+    installation: Installation, receipt: Receipt, terms: Terms, title: str
+) -> Mapping[RelPath, bytes]:
+    """Write the NOTICE for a model that gets another variant, by its receipt.
+
+    The variants that are in the store already keep their paragraph in it.
+    """
+    try:
+        others = installation.store.variants(receipt.model)
+    except (UnknownModel, WizardEdgeError):
+        # None yet, or a receipt that nobody can read: nothing to say of it.
+        others = []
+    kept = [item.receipt for item in others if item.receipt.quant != receipt.quant]
+    receipts = sorted([*kept, receipt], key=lambda item: item.quant)
+    return texts_for(terms, title, receipts)
+
+
+def texts_for(
+    terms: Terms, title: str, receipts: Sequence[Receipt]
+) -> Mapping[RelPath, bytes]:
+    """Write the NOTICE of a model with these variants."""
+    return {NOTICE: "".join(_paragraphs(terms, title, receipts)).encode()}
+
+
+def license_texts(hub: Hub, repository: Repository) -> Mapping[RelPath, bytes]:
+    """Fetch the licence texts of a repository, each checked by its digest.
+
+    At most `MAX_FILES` of `MAX_SIZE` bytes each, from its top level only. What cannot
+    be fetched is logged and left out.
+    """
+    texts: dict[RelPath, bytes] = {}
+    for path, name in _chosen(repository.files):
+        try:
+            texts[name] = hub.fetch(repository, path, MAX_SIZE)
+        except WizardEdgeError as err:
+            _logger.warning("without %s of %s: %s", path, repository.repo, err.message)
+    return texts
+
+
+def license_texts_of(
+    weights: Weights, environ: Mapping[str, str]
+) -> Mapping[RelPath, bytes]:
+    """Get the licence texts that lie where the weights do: in a folder, or the hub.
+
+    What cannot be had is logged and left out.
+    """
+    if isinstance(weights, Path):
+        return _in_folder(weights)
+    assert isinstance(weights, HubWeights)
+    # Imported here: what needs no network should not load it.
+    from wizard_edge.hub import Hub
+
+    try:
+        hub = Hub.from_environment(environ)
+        return license_texts(hub, hub.repository(weights.repo, weights.revision))
+    except WizardEdgeError as err:
+        _logger.warning("without the licence texts of %s: %s", weights, err.message)
+        return {}
+
+
+def _paragraphs(terms: Terms, title: str, receipts: Sequence[Receipt]) -> Iterator[str]:
+    yield f"{title}\n"
+    for line in terms.notices:
+        yield f"\n{line}\n"
+    yield f"\n{summary(terms)}"
+    yield "\nFiles, and what was changed in them:\n"
+    for receipt in receipts:
+        yield f"- {receipt.files[0].name}: {_history(receipt)}\n"
+    yield f"\n{_CLOSING}"
+
+
+def _history(receipt: Receipt) -> str:
+    source = _source(receipt.origin)
+    if not receipt.weights and receipt.origin.kind != "bundled":
+        return f"{receipt.quant}, taken over unchanged from {source}"
+    base = receipt.origin.base
+    added = f", a weight delta that was added to {base}" if base is not None else ""
+    return (
+        f"converted to GGUF as {receipt.quant} by {receipt.tool} on "
+        f"{receipt.created[:10]} from {source}{added}"
+    )
+
+
+def _source(origin: Origin) -> str:
+    if origin.repo is not None:
+        revision = f", revision {origin.revision}" if origin.revision else ""
+        return f"https://huggingface.co/{origin.repo}{revision}"
+    if origin.kind == "bundled":
+        return "the checkpoint that is a part of wizard-edge"
+    return origin.url or "a file of this machine"
+
+
+def _chosen(names: Iterable[str]) -> list[tuple[RelPath, RelPath]]:
+    """Choose the licence texts among file names, with the name each gets here."""
+    chosen: dict[str, tuple[RelPath, RelPath]] = {}
+    for name in sorted(names):
+        if RelPath.fits(name) and _NAME.fullmatch(name):
+            path = RelPath(name)
+            target = _THEIR_NOTICE if name.upper() == NOTICE else path
+            # Two that differ by the case of their letters would be one file on some.
+            chosen.setdefault(target.lower(), (path, target))
+    return list(chosen.values())[:MAX_FILES]
+
+
+def _in_folder(folder: Path) -> Mapping[RelPath, bytes]:
+    texts: dict[RelPath, bytes] = {}
+    try:
+        names = [entry.name for entry in folder.iterdir() if _lies_in(entry)]
+    except OSError as err:
+        _logger.warning("without the licence texts in %s: %s", folder, err.strerror)
+        return {}
+    for path, name in _chosen(names):
+        try:
+            with os.fdopen(open_regular(folder / path), "rb") as file:
+                content = file.read(MAX_SIZE + 1)
+        except (WizardEdgeError, OSError) as err:
+            _logger.warning("without %s: %s", folder / path, err)
+            continue
+        if len(content) > MAX_SIZE:
+            _logger.warning("without %s: more than %d bytes", folder / path, MAX_SIZE)
+            continue
+        texts[name] = content
+    return texts
+
+
+def _lies_in(entry: Path) -> bool:
+    """Tell whether a file is of its folder: a link may lead to anybody's secrets.
+
+    The hub's cache is made of links, all into its own folder `blobs`.
+    """
+    if not entry.is_symlink():
+        return entry.is_file()
+    return entry.resolve().parent == (entry.parent.parent.parent / "blobs").resolve()
