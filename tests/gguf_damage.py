@@ -92,6 +92,7 @@ BAD: dict[str, tuple[Change, str]] = {
         _add("x.x", array(8, 1, U64(1 << 60))),
         "bytes in an array",
     ),
+    "long texts": (_add("x.x", string(b"a" * (5 << 20))), "texts of more than"),
     "nested array": (_add("x.x", array(9, 1, b"")), "an array of arrays"),
     "alignment 0": (_set("general.alignment", u32(0)), "0 is no power of two"),
     "alignment 1": (_set("general.alignment", u32(1)), "1 is no power of two"),
@@ -162,6 +163,11 @@ BAD: dict[str, tuple[Change, str]] = {
     "empty tokens": (_set(TOKENS, strings([])), "is empty"),
     "tokens are numbers": (_set(TOKENS, i32s([1])), "should be array of string"),
     "tokens are text": (_set(TOKENS, string("a")), "should be an array"),
+    "too many tokens": (
+        _set(TOKENS, strings([""] * ((1 << 18) + 1))),
+        "262145 tokens, at most 262144",
+    ),
+    "long tokens": (_set(TOKENS, strings(["a" * (4 << 20)])), "tokens of 4194312"),
     "duplicate tokens": (
         _set(TOKENS, strings([*spm_tokens()[:-1], "a"])),
         "tokens 260 and 263 are the same: 'a'",
@@ -211,7 +217,9 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "magic and version": ("bad magic", "version 0", "version 1", "version 4"),
     "big-endian": ("big endian",),
     "counts": ("endless tensors", "endless entries"),
-    "string too long or past the end": ("string too long", "string past the end"),
+    "string too long or past the end": (
+        *("string too long", "string past the end", "long texts"),
+    ),
     "array too long or past the end": (
         *("array too long", "array past the end", "strings past the end"),
         *("strings too many", "long string in array"),
@@ -240,6 +248,33 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "heads": ("no heads", "three heads", "no shared heads", "shared heads"),
     "epsilon": ("epsilon nan", "epsilon inf", "epsilon -1e-05", "no epsilon"),
 }
+
+
+def large_files() -> dict[str, GgufFile]:
+    """Return files that are valid, or nearly, and as large as the bounds allow."""
+    count = 149_000
+    named = [*spm_tokens(), *(f"{n:011}\U0001f600xxxx" for n in range(count))][:count]
+    numbers = [*spm_tokens(), *map(str, range(1 << 18))][: 1 << 18]
+    text = string("\U0001f600" + "a" * (3 << 20))
+    bulk = array(0, 20 << 20, bytes(20 << 20))
+    return {
+        "wide tokens": _with_tokens(named).set("x.text", text).set("x.bulk", bulk),
+        "many tokens": _with_tokens(numbers),
+        "many strings": small_llama().set("x.x", strings([""] * (1 << 19))),
+        "many tensors": GgufFile(
+            small_llama().entries, [Tensor(f"t{n}", (1,)) for n in range(1 << 16)]
+        ),
+    }
+
+
+def _with_tokens(tokens: list[str]) -> GgufFile:
+    count = len(tokens)
+    file = small_llama(width=4).set(TOKENS, strings(tokens))
+    file.set("tokenizer.ggml.scores", f32s([0.0] * count))
+    file.set("tokenizer.ggml.token_type", i32s([1] * count))
+    for name in ("token_embd.weight", "output.weight"):
+        file.tensor(name).shape = (4, count)
+    return file
 
 
 def mutated(rng: random.Random) -> bytes:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gguf_damage import BAD, REQUIRED, TOKENS, mutated
+from tests.child import environment
+from tests.gguf_damage import BAD, REQUIRED, TOKENS, large_files, mutated
 from tests.gguf_files import (
     GgufFile,
     Tensor,
@@ -341,6 +342,17 @@ def test_mutated_headers_give_only_our_errors(tmp_path: Path) -> None:
     assert _peak_bytes() - before < MOST_BYTES
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
+def test_the_largest_headers_take_little_memory(tmp_path: Path) -> None:
+    for name, file in large_files().items():
+        path = file.write(tmp_path / "m.gguf")
+
+        accepted, taken = json.loads(_child(_MEASURE, str(path)))
+
+        assert accepted, name
+        assert taken < MOST_BYTES, f"{name}: {taken}"
+
+
 @LIVE
 def test_accepted_files_run_in_llama_cpp(tmp_path: Path) -> None:
     paths = [
@@ -402,6 +414,7 @@ def _peak_bytes() -> int:
 def _child(program: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -418,6 +431,20 @@ ggml = ctypes.CDLL(str(next(folder.glob("*ggml-base.*"))))
 ggml.ggml_blck_size.restype = ctypes.c_int64
 ggml.ggml_type_size.restype = ctypes.c_size_t
 print(json.dumps([(ggml.ggml_blck_size(n), ggml.ggml_type_size(n)) for n in range(43)]))
+"""
+
+# Prints whether a file is accepted, and the bytes of memory that took.
+_MEASURE = """
+import json, sys
+from tests.faults.memory import forget_peak, peak_memory
+from wizard_edge.errors import Corrupt
+from wizard_edge.gguf_rules import read_valid
+resident, accepted = forget_peak(), True
+try:
+    read_valid(sys.argv[1])
+except Corrupt as err:
+    accepted = False
+print(json.dumps([accepted, peak_memory() - resident]))
 """
 
 # Tokenizes, decodes and prints what `llama_decode` says, for each file.

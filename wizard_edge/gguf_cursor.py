@@ -17,10 +17,12 @@ from wizard_edge.errors import Corrupt
 from wizard_edge.files import open_regular
 
 # Our own bounds, well above Llama 3, the largest vocabulary this program runs:
-# 128,256 tokens and 280,147 merges in 8 MB.
+# 128,256 tokens and 280,147 merges in 8 MB, and no text beyond 100 kB. With them no
+# file costs more than 64 MiB.
 MAX_STRING_SIZE = 16 << 20
+MAX_TEXT_SIZE = 4 << 20
 MAX_STRINGS = 1 << 20
-MAX_HEADER_SIZE = 64 << 20
+MAX_HEADER_SIZE = 32 << 20
 
 U32 = Struct("<I")
 U64 = Struct("<Q")
@@ -56,6 +58,7 @@ class Cursor:
         self.buffer = bytearray()
         self._descriptor = descriptor
         self._strings = 0
+        self._text = 0
 
     def take(self, size: int) -> int:
         """Step over bytes, which are in the buffer then; give where they start."""
@@ -85,6 +88,10 @@ class Cursor:
         if size > limit:
             self.fail(f"a string of {size} bytes, at most {limit} are allowed", at)
         start = self.take(size)
+        # As text it may take four times the memory.
+        self._text += size
+        if self._text > MAX_TEXT_SIZE:
+            self.fail(f"texts of more than {MAX_TEXT_SIZE} bytes together", at)
         try:
             return self.buffer[start : start + size].decode()
         except UnicodeDecodeError as error:

@@ -19,6 +19,10 @@ from wizard_edge.gguf_types import ArrayValue, ValueType
 # `llama` is SentencePiece, `gpt2` byte-level BPE.
 TOKENIZERS = frozenset({"llama", "gpt2"})
 
+# Our own bounds, twice those of Llama 3: 128,256 tokens of 8 bytes with their lengths.
+MAX_TOKENS = 1 << 18
+MAX_TOKENS_SIZE = 4 << 20
+
 _TOKENS = "tokenizer.ggml.tokens"
 _TOKENIZER = "tokenizer.ggml.model"
 _MERGES = "tokenizer.ggml.merges"
@@ -70,6 +74,7 @@ def check_vocabulary(header: Header) -> int:
         raise UnsupportedTokenizer(header.path, kind, known=TOKENIZERS)
     if _TOKENS not in header.metadata:
         missing(header, _TOKENS)
+    _check_size(header)
     tokens = read_strings(header, _TOKENS)
     if not tokens:
         header.fail(_TOKENS, "is empty")
@@ -77,6 +82,17 @@ def check_vocabulary(header: Header) -> int:
     _check_special(header, kind, len(tokens))
     _check_tokens(header, kind, tokens)
     return len(tokens)
+
+
+def _check_size(header: Header) -> None:
+    """Refuse a vocabulary that would take much memory before it is read."""
+    value = header.metadata[_TOKENS]
+    if not isinstance(value, ArrayValue):
+        return
+    if value.length > MAX_TOKENS:
+        header.fail(_TOKENS, f"{value.length} tokens, at most {MAX_TOKENS} are allowed")
+    if value.size > MAX_TOKENS_SIZE:
+        header.fail(_TOKENS, f"tokens of {value.size} bytes, more than can be")
 
 
 def _check_arrays(header: Header, kind: str, count: int) -> None:
