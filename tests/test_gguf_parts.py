@@ -15,6 +15,7 @@ from wizard_edge.gguf_parts import (
     find_pieces,
     model_stem,
     read_joined,
+    read_model,
     read_parts,
     split_name,
 )
@@ -245,3 +246,52 @@ def test_pieces_of_another_architecture_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedArchitecture):
         joined(tmp_path / "m.gguf-split-a")
+
+
+def test_a_model_is_read_from_any_of_its_files(tmp_path: Path) -> None:
+    """Parts, of which the first and the last are cut into pieces."""
+    first, second, third = write_parts(tmp_path, parts())
+    pieces = [*halves(first, "part{}of2"), *halves(third, "part{}of2")]
+
+    model = read_model(pieces[0])
+
+    names = [split_name("model", number, COUNT) for number in (1, 2, 3)]
+    assert [(whole.name, whole.paths) for whole in model] == [
+        (names[0], tuple(pieces[:2])),
+        (names[1], (second,)),
+        (names[2], tuple(pieces[2:])),
+    ]
+    assert [read_model(piece) for piece in pieces[1:]] == [model] * 3
+
+
+def halves(path: Path, ending: str) -> list[Path]:
+    """Cut a file into two pieces behind its header, and delete it."""
+    content = path.read_bytes()
+    middle = len(content) - 10
+    pieces = [path.with_name(f"{path.name}.{ending.format(n)}") for n in (1, 2)]
+    pieces[0].write_bytes(content[:middle])
+    pieces[1].write_bytes(content[middle:])
+    path.unlink()
+    return pieces
+
+
+def test_a_part_that_is_neither_whole_nor_in_pieces_is_named(tmp_path: Path) -> None:
+    first, second, _ = write_parts(tmp_path, parts())
+    pieces = halves(first, "part{}of2")
+    second.unlink()
+
+    with pytest.raises(MissingFile) as caught:
+        read_model(pieces[1])
+
+    assert caught.value.path == str(second)
+
+
+def test_a_piece_of_a_later_part_alone_leads_to_the_first(tmp_path: Path) -> None:
+    first, _, third = write_parts(tmp_path, parts())
+    pieces = halves(third, "part{}of2")
+    first.unlink()
+
+    with pytest.raises(MissingFile) as caught:
+        read_model(pieces[0])
+
+    assert caught.value.path == str(first)

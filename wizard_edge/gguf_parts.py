@@ -14,7 +14,7 @@ src/llama-model-loader.cpp (what the parts must agree on). Names of pieces:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,15 +22,17 @@ from string import ascii_lowercase
 
 from wizard_edge.errors import Corrupt, MissingFile, UsageError
 from wizard_edge.gguf import Header, read_header
-from wizard_edge.gguf_rules import read_valid, validate
+from wizard_edge.gguf_rules import validate
 from wizard_edge.gguf_types import Split
 
 __all__ = [
     "SUFFIX",
     "Pieces",
+    "Whole",
     "find_pieces",
     "model_stem",
     "read_joined",
+    "read_model",
     "read_parts",
     "split_name",
 ]
@@ -57,6 +59,15 @@ class Pieces:
     after: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A GGUF file as `name`, by its header and the files that make it, in order."""
+
+    name: str
+    header: Header
+    paths: tuple[Path, ...]
+
+
 def split_name(stem: str, number: int, count: int) -> str:
     """Name part `number`, from 1, of a split model."""
     return f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}"
@@ -75,21 +86,21 @@ def read_parts(path: Path) -> tuple[Header, ...]:
     than the first, or a directory; Corrupt where parts do not belong together; and as
     `read_valid`.
     """
-    if path.is_dir():
-        raise UsageError(
-            f"a directory, not a GGUF file: {path}",
-            hint="'wizard-edge convert DIR' takes a checkpoint",
-        )
-    first = read_valid(path)
-    split = first.split
-    if split is None:
-        return (first,)
-    headers = [first]
-    for number, part in enumerate(_part_paths(path, split)):
-        if number:
-            headers.append(_read_part(part, number, split))
-    _check_tensors(headers, split)
-    return tuple(headers)
+    return tuple(whole.header for whole in _read(_alone(path), _alone))
+
+
+def read_model(path: Path) -> tuple[Whole, ...]:
+    """Read and judge a model as `read_parts` does, each file whole or in pieces.
+
+    Any piece stands for its file, and one of a later part for the first part.
+    Raises: as `read_parts` and `find_pieces`; MissingFile where bytes are too few.
+    """
+    pieces = find_pieces(path)
+    match = _SPLIT.fullmatch(pieces.name) if pieces else None
+    if match is not None and int(match["number"]) != 1:
+        first = split_name(match["stem"], 1, int(match["count"]))
+        pieces = _gathered(path.with_name(first))
+    return _read(pieces or _alone(path), _gathered)
 
 
 def find_pieces(path: Path) -> Pieces | None:
@@ -122,9 +133,9 @@ def read_joined(pieces: Pieces) -> Header:
 
     Raises: MissingFile where the bytes are too few for it; and as `read_valid`.
     """
-    size = sum(piece.stat().st_size for piece in pieces.paths)
     # The header lies in the first piece: pieces have gigabytes, a header megabytes.
     header = read_header(pieces.paths[0])
+    size = sum(piece.stat().st_size for piece in pieces.paths)
     end = max((tensor.offset + tensor.size for tensor in header.tensors), default=0)
     if pieces.after is not None and header.data_offset + end > size:
         raise MissingFile(
@@ -134,6 +145,40 @@ def read_joined(pieces: Pieces) -> Header:
         )
     validate(header, size=size)
     return header
+
+
+def _read(first: Pieces, gather: Callable[[Path], Pieces]) -> tuple[Whole, ...]:
+    """Read all files of a model; `gather` finds what makes a part."""
+    header = read_joined(first)
+    split = header.split
+    wholes = [Whole(first.name, header, first.paths)]
+    if split is None:
+        return tuple(wholes)
+    _, *others = _part_paths(first.paths[0].with_name(first.name), split)
+    for number, path in enumerate(others, start=1):
+        wholes.append(_read_part(gather(path), number, split))
+    _check_tensors([whole.header for whole in wholes], split)
+    return tuple(wholes)
+
+
+def _alone(path: Path) -> Pieces:
+    if path.is_dir():
+        raise UsageError(
+            f"a directory, not a GGUF file: {path}",
+            hint="'wizard-edge convert DIR' takes a checkpoint",
+        )
+    return Pieces(path.name, (path,), None)
+
+
+def _gathered(path: Path) -> Pieces:
+    """Find a file, or the pieces that make it. Raises: MissingFile for a piece."""
+    if path.exists():
+        return _alone(path)
+    for entry in path.parent.iterdir() if path.parent.is_dir() else ():
+        match = _LETTERED.fullmatch(entry.name) or _NUMBERED.fullmatch(entry.name)
+        if match and match["whole"] == path.name:
+            return find_pieces(entry) or _alone(path)
+    return _alone(path)
 
 
 def _part_paths(path: Path, split: Split) -> list[Path]:
@@ -157,10 +202,11 @@ def _part_paths(path: Path, split: Split) -> list[Path]:
     return paths
 
 
-def _read_part(path: Path, number: int, split: Split) -> Header:
+def _read_part(pieces: Pieces, number: int, split: Split) -> Whole:
+    path = pieces.paths[0]
     if not path.exists():
         raise MissingFile(path, hint=f"all {split.count} parts must lie in one folder")
-    header = read_valid(path)
+    header = read_joined(pieces)
     if header.split != replace(split, number=number):
         raise Corrupt(
             path,
@@ -169,7 +215,7 @@ def _read_part(path: Path, number: int, split: Split) -> Header:
             where="key 'split.no', 'split.count' or 'split.tensors.count'",
             hint="the parts are of different models, or were renamed",
         )
-    return header
+    return Whole(pieces.name, header, pieces.paths)
 
 
 def _check_tensors(headers: Sequence[Header], split: Split) -> None:
