@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -21,6 +22,7 @@ from wizard_edge.errors import (
     UnknownModel,
 )
 from wizard_edge.files import move_into_place, write_atomically
+from wizard_edge.locking import Busy, is_held
 from wizard_edge.names import ModelName, RelPath, Sha256
 from wizard_edge.paths import Home
 from wizard_edge.receipts import Origin, Receipt, StoredFile
@@ -559,10 +561,133 @@ def test_removing_waits_for_an_installer(
 @pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
 def test_locks_lie_where_only_their_owner_looks(tmp_path: Path) -> None:
     store = a_store(tmp_path)
-    put(store, receipt_for(b"x"), b"x")
 
-    assert [path.name for path in store.home.run.iterdir()] == ["small.lock"]
+    with store.changing(NAME):
+        assert [path.name for path in store.home.run.iterdir()] == ["small.lock"]
+        with pytest.raises(Busy), store.changing(NAME, wait=False):
+            pass
+
+    assert list(store.home.run.iterdir()) == []
     assert stat.S_IMODE(store.home.run.stat().st_mode) == 0o700
+
+
+def test_a_slot_says_that_somebody_is_at_it(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+
+    with store.open_slot(NAME, RelPath.parse("f.gguf")) as slot:
+        assert is_held(slot.temp.with_suffix(".lock"))
+
+    assert list(store.home.partial.iterdir()) == []
+
+
+def test_a_model_that_is_open_can_be_removed_and_read_on(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    content = b"weights" * 10_000
+    installed = put(store, receipt_for(content), content)
+
+    with (
+        installed.path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+        store.remove(installed)
+
+        assert not installed.path.exists()
+        assert mapped[:] == content
+
+
+def test_a_file_the_system_will_not_delete_is_out_of_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows refuses it for a file that is open."""
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    unlink = Path.unlink
+
+    def in_use(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".gguf":
+            raise PermissionError(13, "in use by another process")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", in_use)
+    with pytest.raises(Refused) as caught:
+        store.remove(installed)
+
+    assert caught.value.message == (
+        f"cannot delete {installed.path}: in use by another process"
+    )
+    assert caught.value.hint == (
+        "it is out of the list; close what has the file open, then 'wizard-edge prune'"
+    )
+    assert store.installed() == []
+
+
+def test_the_last_use_is_noted_beside_the_model_and_goes_with_it(
+    tmp_path: Path,
+) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    before = installed.last_used()
+
+    store.mark_used(installed, 1000.0)
+    store.mark_used(installed, 2000.0)
+
+    assert (before, installed.last_used()) == (None, 2000.0)
+    assert tree(installed.folder) == [
+        *("small.Q8_0.gguf", "small.Q8_0.gguf.json", "small.Q8_0.gguf.used")
+    ]
+    store.remove(installed)
+    store.mark_used(installed, 3000.0)
+    assert tree(tmp_path) == []
+
+
+def test_a_right_copy_takes_the_place_of_a_damaged_file(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"weights"), b"weights")
+    [file] = installed.receipt.files
+    installed.path.write_bytes(b"wei_hts")
+
+    with installed.path.open("rb") as reader:
+        with store.open_slot(NAME, file.name) as slot:
+            slot.temp.write_bytes(b"weights")
+            store.replace(installed, file, slot.temp)
+
+        assert reader.read() == b"wei_hts"
+    assert installed.path.read_bytes() == b"weights"
+    assert store.find(NAME) == installed
+
+
+def test_a_copy_of_a_model_that_was_replaced_is_not_put_in_place(
+    tmp_path: Path,
+) -> None:
+    store = a_store(tmp_path)
+    old = put(store, receipt_for(b"old"), b"old")
+    new = put(store, receipt_for(b"new!"), b"new!")
+    [file] = old.receipt.files
+    sums = Chunks(Grid([3]), file.sha256, [5])
+
+    with store.open_slot(NAME, file.name) as slot:
+        slot.temp.write_bytes(b"old")
+        with pytest.raises(NotFound):
+            store.replace(old, file, slot.temp)
+    with pytest.raises(NotFound):
+        store.write_sums(old, file, sums)
+
+    assert new.path.read_bytes() == b"new!"
+    assert tree(new.folder) == ["small.Q8_0.gguf", "small.Q8_0.gguf.json"]
+
+
+def test_everything_has_what_is_damaged_too(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    whole = put(store, receipt_for(b"x", name="b"), b"x")
+    bad = put(store, receipt_for(b"x", name="a"), b"x")
+    bad.receipt_path.write_bytes(b"{")
+
+    found = store.everything()
+
+    assert [item.receipt_path for item in found] == [
+        *(bad.receipt_path, whole.receipt_path)
+    ]
+    assert isinstance(found[0], Damaged)
 
 
 def test_a_file_where_the_store_should_be_refuses(tmp_path: Path) -> None:

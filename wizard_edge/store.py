@@ -3,7 +3,8 @@
 A receipt's presence is "installed". So a model comes in with its receipt last and
 goes out with its receipt first; whatever interrupts either leaves no model that
 looks whole and is not. Changes of one model wait for each other. Reading creates
-nothing and waits for nobody. Knows no registry and no format.
+nothing and waits for nobody. A file that is installed is never written to: somebody
+may have it mapped. Knows no registry and no format.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ from wizard_edge.files import (
     translated,
     write_atomically,
 )
+from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
+from wizard_edge.locking import exclusive
 from wizard_edge.names import ModelName, RelPath
 from wizard_edge.paths import Home, place
-from wizard_edge.receipts import MAX_SIZE, SUFFIX, Receipt, parse_receipt
+from wizard_edge.receipts import MAX_SIZE, SUFFIX, Receipt, StoredFile, parse_receipt
 
 PARTIAL_SUFFIX = ".part"
+# An empty file whose time is when the model beside it was opened last.
+USED_SUFFIX = ".used"
 # Texts that belong to the model and leave with its last variant.
 _COMPANIONS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY", "USE-POLICY")
 # In it lie sockets of servers: nobody else's business.
@@ -62,20 +67,34 @@ class Installed:
     def receipt_path(self) -> Path:
         return place(self.folder, self.receipt.file_name)
 
+    def file_path(self, file: StoredFile) -> Path:
+        """Return where one of its files lies."""
+        return place(self.folder, file.name)
+
+    def sums_path(self, file: StoredFile) -> Path:
+        """Return where the check sums of one of its files lie, if there are any."""
+        return _beside(self.file_path(file), CHUNKS_SUFFIX)
+
     @property
     def parts(self) -> list[Path]:
         """Every file the variant may have, in the order of removal."""
         parts = [self.receipt_path]
         for file in self.receipt.files:
-            path = place(self.folder, file.name)
-            parts += [_chunks(path), path]
+            parts += _with_side_files(self.file_path(file))
         return parts
+
+    def last_used(self) -> float | None:
+        """Return when it was opened last, in s since 1970; None where nobody noted."""
+        try:
+            return _beside(self.path, USED_SUFFIX).stat().st_mtime
+        except OSError:
+            return None
 
     def problem(self) -> str | None:
         """Say in a few words what is wrong with the files, by their sizes only."""
         for file in self.receipt.files:
             try:
-                size = place(self.folder, file.name).stat().st_size
+                size = self.file_path(file).stat().st_size
             except OSError as err:
                 return f"{file.name}: {err.strerror}"
             if size != file.size:
@@ -110,7 +129,7 @@ class Damaged:
     @property
     def parts(self) -> list[Path]:
         """Every file that is known to belong to it, in the order of removal."""
-        return [self.receipt_path, _chunks(self.path), self.path]
+        return [self.receipt_path, *_with_side_files(self.path)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +157,27 @@ class Store:
         A receipt that cannot be read is logged and left out.
         """
         found: list[Installed] = []
+        for item in self.everything():
+            if isinstance(item, Damaged):
+                _logger.warning("%s", item.error.message)
+            else:
+                found.append(item)
+        return sorted(found, key=_order)
+
+    def everything(self) -> list[Installed | Damaged]:
+        """Return every variant there is, whole or not, folder by folder.
+
+        A folder that may not be read is logged and left out.
+        """
+        found: list[Installed | Damaged] = []
         for folder in _folders(self.home.models):
             try:
                 whole, damaged = _receipts(folder)
             except Refused as err:
                 _logger.warning("%s", err.message)
                 continue
-            found += whole
-            for item in damaged:
-                _logger.warning("%s", item.error.message)
-        return sorted(found, key=_order)
+            found += [*sorted(whole, key=_order), *damaged]
+        return found
 
     def knows(self, name: ModelName) -> bool:
         """Tell whether a model has a receipt, readable or not."""
@@ -194,6 +224,7 @@ class Store:
     def open_slot(self, name: ModelName, file: RelPath) -> Iterator[Slot]:
         """Lend a place to write a file to; what was not committed is deleted.
 
+        A lock beside it says that somebody is at it, until they are done or dead.
         Raises: NotEnough, Refused where the store cannot be written.
         """
         # Cut, since a name has 255 bytes at most and a writer may add its own.
@@ -201,13 +232,15 @@ class Store:
         partial = self.home.partial
         with translated(partial):
             partial.mkdir(parents=True, exist_ok=True)
-        try:
-            yield Slot(name, file, partial / f"{stem}{PARTIAL_SUFFIX}")
-        finally:
-            for leftover in _entries(partial):
-                if leftover.name.startswith(stem):
-                    with contextlib.suppress(OSError):
-                        leftover.unlink()
+        lock = partial / f"{stem}{LOCK_SUFFIX}"
+        with exclusive(lock):
+            try:
+                yield Slot(name, file, partial / f"{stem}{PARTIAL_SUFFIX}")
+            finally:
+                for leftover in _entries(partial):
+                    if leftover.name.startswith(stem) and leftover != lock:
+                        with contextlib.suppress(OSError):
+                            leftover.unlink()
 
     def commit(
         self,
@@ -224,7 +257,7 @@ class Store:
         Refused where the store cannot be written.
         """
         _check_slots(receipt, slots)
-        with self._changing(receipt.model):
+        with self.changing(receipt.model):
             return self._commit(receipt, slots, texts)
 
     def _commit(
@@ -242,11 +275,12 @@ class Store:
             _delete(installed.receipt_path)
             for slot in slots:
                 target = place(folder, slot.file)
-                _delete(_chunks(target))
+                _delete(_beside(target, CHUNKS_SUFFIX))
                 moved.append(target)
                 move_into_place(slot.temp, target)
                 if slot.chunks is not None:
-                    write_atomically(_chunks(target), slot.chunks.to_bytes())
+                    sums = _beside(target, CHUNKS_SUFFIX)
+                    write_atomically(sums, slot.chunks.to_bytes())
             for name, text in texts.items():
                 write_atomically(place(folder, name), text)
             write_atomically(installed.receipt_path, receipt.to_bytes())
@@ -272,17 +306,44 @@ class Store:
         ConfigError for a receipt that cannot be read any more; NotEnough, Refused
         where the store cannot be written.
         """
-        with self._changing(installed.receipt.model):
-            if not installed.receipt_path.exists():
-                raise _replaced(installed)
-            before = _read(installed.receipt_path).receipt
-            if before.files != installed.receipt.files:
-                raise _replaced(installed)
+        with self.changing(installed.receipt.model):
+            before = _current(installed)
             after = change(before)
             if _identity(after) != _identity(before):
                 raise ValueError(f"a change makes another model of {before.model}")
             write_atomically(installed.receipt_path, after.to_bytes())
         return Installed(after, installed.folder)
+
+    def replace(self, installed: Installed, file: StoredFile, temp: Path) -> None:
+        """Put a copy with the right bytes in the place of one of a model's files.
+
+        Whoever has the file open keeps reading the old one. The caller has checked
+        that the copy is what the receipt says.
+        Raises: NotFound where another model has taken the place; Corrupt, ConfigError
+        for a receipt that cannot be read any more; NotEnough, Refused where the store
+        cannot be written.
+        """
+        with self.changing(installed.receipt.model):
+            _current(installed)
+            move_into_place(temp, installed.file_path(file))
+
+    def write_sums(self, installed: Installed, file: StoredFile, sums: Chunks) -> None:
+        """Lay the check sums beside a file that is right. Raises: as `replace`."""
+        with self.changing(installed.receipt.model):
+            _current(installed)
+            write_atomically(installed.sums_path(file), sums.to_bytes())
+
+    def mark_used(self, installed: Installed, at: float) -> None:
+        """Note that a model was opened, `at` in s since 1970.
+
+        Where the store cannot be written nothing is noted, and nobody is bothered.
+        """
+        stamp = _beside(installed.path, USED_SUFFIX)
+        with contextlib.suppress(OSError):
+            # Removed while it was open: its stamp shall not come back.
+            if installed.receipt_path.exists():
+                stamp.touch()
+                os.utime(stamp, (at, at))
 
     def files(self, variant: Installed | Damaged) -> list[Path]:
         """Return what `remove` deletes for a variant, the receipt first."""
@@ -302,11 +363,20 @@ class Store:
 
         The last variant takes the model's licence texts and its folder along; a
         file that is not ours stays, and the folder with it.
-        Raises: Refused for a file that is in use or may not be deleted.
+        Raises: Refused for a file that may not be deleted, as one that is open on
+        Windows: the receipt is gone then, and `prune` removes the rest.
         """
         name = ModelName.parse(variant.folder.name)
-        with self._changing(name):
-            freed = _delete_all(variant.parts)
+        with self.changing(name):
+            try:
+                freed = _delete_all(variant.parts)
+            except Refused as err:
+                if not os.path.lexists(variant.receipt_path):
+                    err.hint = (
+                        "it is out of the list; close what has the file open, "
+                        "then 'wizard-edge prune'"
+                    )
+                raise
             if not any(_receipts(variant.folder)):
                 freed += _delete_all(self.companions(name))
                 with contextlib.suppress(OSError):
@@ -314,28 +384,35 @@ class Store:
         return freed
 
     @contextlib.contextmanager
-    def _changing(self, name: ModelName) -> Iterator[None]:
-        """Keep everybody else from changing a model meanwhile.
+    def changing(self, name: ModelName, *, wait: bool = True) -> Iterator[None]:
+        """Keep everybody else from changing a model while the block runs.
 
-        Raises: NotEnough, Refused where the store cannot be written.
+        Raises: Busy at once where somebody does and `wait` is false; NotEnough,
+        Refused where the store cannot be written.
         """
-        # Imported here: 'list' changes nothing.
-        from filelock import FileLock
-
-        path = place(self.home.run, RelPath.parse(f"{name}.lock"))
-        lock = FileLock(path)
+        path = place(self.home.run, RelPath.parse(f"{name}{LOCK_SUFFIX}"))
         with translated(path):
             self.home.root.mkdir(parents=True, exist_ok=True)
             self.home.run.mkdir(mode=_RUN_MODE, exist_ok=True)
-            lock.acquire()
-        try:
+        with exclusive(path, waiting=_patiently if wait else None):
             yield
-        finally:
-            lock.release()
 
 
-def _chunks(path: Path) -> Path:
-    return path.with_name(path.name + CHUNKS_SUFFIX)
+def side_files(path: Path) -> list[Path]:
+    """Return the files of ours that may lie beside a model file, without receipt."""
+    return [_beside(path, CHUNKS_SUFFIX), _beside(path, USED_SUFFIX)]
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _with_side_files(path: Path) -> list[Path]:
+    return [*side_files(path), path]
+
+
+def _patiently() -> None:
+    """Wait on: whoever changes a model is done soon."""
 
 
 def _receipts(folder: Path) -> tuple[list[Installed], list[Damaged]]:
@@ -376,6 +453,16 @@ def _read(path: Path) -> Installed:
     return installed
 
 
+def _current(installed: Installed) -> Receipt:
+    """Return what the receipt says by now, if it is still about the same files."""
+    if not installed.receipt_path.exists():
+        raise _replaced(installed)
+    receipt = _read(installed.receipt_path).receipt
+    if receipt.files != installed.receipt.files:
+        raise _replaced(installed)
+    return receipt
+
+
 def _identity(receipt: Receipt) -> tuple[object, ...]:
     return receipt.model, receipt.quant, receipt.files
 
@@ -411,6 +498,13 @@ def _delete(path: Path) -> int:
             sync_folder(path.parent)
     except FileNotFoundError:
         return 0
+    except Refused as err:
+        if isinstance(err.__cause__, PermissionError):
+            raise Refused(
+                f"cannot delete {path}: {err.__cause__.strerror}",
+                hint="close what has it open, or check who owns it",
+            ) from err
+        raise
     return size
 
 
