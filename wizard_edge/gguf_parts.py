@@ -24,13 +24,17 @@ from wizard_edge.errors import Corrupt, MissingFile, UsageError
 from wizard_edge.gguf import Header, read_header
 from wizard_edge.gguf_rules import validate
 from wizard_edge.gguf_types import Split
+from wizard_edge.models import Joined
 
 __all__ = [
     "SUFFIX",
+    "PartName",
     "Pieces",
     "Whole",
+    "check_parts",
     "find_pieces",
     "model_stem",
+    "part_name",
     "read_joined",
     "read_model",
     "read_parts",
@@ -66,6 +70,38 @@ class Whole:
     name: str
     header: Header
     paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartName:
+    """What a file's name says of its place in a model.
+
+    `whole` is what the model's file would be called in one, `number` counts from 0.
+    `count` is None where the name does not say how many there are.
+    """
+
+    whole: str
+    joined: Joined
+    number: int
+    count: int | None
+
+
+def part_name(name: str) -> PartName | None:
+    """Read the name of a GGUF file or of a part of one; None for any other file."""
+    if match := _SPLIT.fullmatch(name):
+        number, count = int(match["number"]) - 1, int(match["count"])
+        return PartName(match["stem"] + SUFFIX, "gguf-split", number, count)
+    if match := _NUMBERED.fullmatch(name):
+        number, count = int(match["number"]) - 1, int(match["count"])
+        return PartName(match["whole"], "bytes", number, count)
+    if match := _LETTERED.fullmatch(name):
+        number = 0
+        for letter in match["letters"]:
+            number = 26 * number + ascii_lowercase.index(letter)
+        return PartName(match["whole"], "bytes", number, None)
+    if name.lower().endswith(SUFFIX):
+        return PartName(name, "whole", 0, 1)
+    return None
 
 
 def split_name(stem: str, number: int, count: int) -> str:
@@ -181,6 +217,24 @@ def _gathered(path: Path) -> Pieces:
     return _alone(path)
 
 
+def check_parts(headers: Sequence[Header]) -> None:
+    """See that the judged headers of all parts, in order, make one model.
+
+    Raises: Corrupt.
+    """
+    split = headers[0].split
+    if split is None and len(headers) == 1:
+        return
+    if split is None or split.count != len(headers):
+        raise Corrupt(
+            headers[0].path,
+            f"says it is {_told(split)}, there are {len(headers)} files",
+        )
+    for number, header in enumerate(headers):
+        _check_number(header, number, split)
+    _check_tensors(headers, split)
+
+
 def _part_paths(path: Path, split: Split) -> list[Path]:
     match = _SPLIT.fullmatch(path.name)
     if match is None or int(match["count"]) != split.count:
@@ -207,15 +261,19 @@ def _read_part(pieces: Pieces, number: int, split: Split) -> Whole:
     if not path.exists():
         raise MissingFile(path, hint=f"all {split.count} parts must lie in one folder")
     header = read_joined(pieces)
+    _check_number(header, number, split)
+    return Whole(pieces.name, header, pieces.paths)
+
+
+def _check_number(header: Header, number: int, split: Split) -> None:
     if header.split != replace(split, number=number):
         raise Corrupt(
-            path,
+            header.path,
             f"says it is {_told(header.split)}, should be "
             f"{_told(replace(split, number=number))}",
             where="key 'split.no', 'split.count' or 'split.tensors.count'",
             hint="the parts are of different models, or were renamed",
         )
-    return Whole(pieces.name, header, pieces.paths)
 
 
 def _check_tensors(headers: Sequence[Header], split: Split) -> None:

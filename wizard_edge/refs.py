@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from wizard_edge.errors import UnknownQuant, UsageError
-from wizard_edge.names import RelPath, RepoId
+from wizard_edge.names import RelPath, RepoId, Sha256
 
-RefKind = Literal["registry", "file", "hub"]
+RefKind = Literal["registry", "file", "hub", "url"]
 
 # Source: QUANT_OPTIONS in tools/quantize/quantize.cpp of llama.cpp 0c1e57098,
 # without its aliases, ternary types and COPY; from large files to small ones.
@@ -29,6 +29,11 @@ QUANTS: tuple[str, ...] = (
 DEFAULT_QUANT = "Q4_K_M"
 
 _HUB = "hf:"
+_SHA256 = "sha256="
+# No user, no password: both would be shown.
+_URL = re.compile(r"https?://[^\s/@#]+/[!-~]+")
+_HERE = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?/")
+_HINT_URL = "write https://HOST/FILE.gguf or https://HOST/FILE.gguf#sha256=DIGEST"
 _PATH_START = re.compile(r"[./\\~]|[A-Za-z]:[\\/]")
 
 
@@ -45,18 +50,19 @@ def parse_quant(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """One of `RegistryRef`, `FileRef` and `HubRef`; `kind` says which."""
+    """One of `RegistryRef`, `FileRef`, `HubRef`, `UrlRef`; `kind` says which."""
 
     kind: ClassVar[RefKind]
 
     @staticmethod
-    def parse(text: str) -> RegistryRef | FileRef | HubRef:
+    def parse(text: str) -> RegistryRef | FileRef | HubRef | UrlRef:
         """Read what a person typed.
 
         `hf:owner/repo`, `hf:owner/repo:QUANT` and `hf:owner/repo/file.gguf` mean the
-        hub. A path is what begins like one (`./`, `/`, `../`, `~`, `C:\\`), ends in
-        `.gguf` or `/`, or has more than one `/`. All else is a name in the registry
-        (`13b`, `WizardLM-13B-V1.2:q4_k_m`), an official repository's id included.
+        hub, `https://…/file.gguf` an address. A path is what begins like one (`./`,
+        `/`, `../`, `~`, `C:\\`), ends in `.gguf` or `/`, or has more than one `/`. All
+        else is a name in the registry (`13b`, `WizardLM-13B-V1.2:q4_k_m`), an official
+        repository's id included.
 
         Raises: UsageError for text that is none of these, UnknownQuant.
         """
@@ -65,7 +71,7 @@ class ModelRef:
         if text.startswith(_HUB):
             return HubRef._parse(text.removeprefix(_HUB))
         if "://" in text:
-            raise UsageError(f"not a model: {text!r}", hint="write hf:owner/repo")
+            return UrlRef._parse(text)
         if _is_path(text):
             return FileRef(Path(text))
         name, colon, quant = text.strip().partition(":")
@@ -127,6 +133,36 @@ class HubRef(ModelRef):
             file=RelPath.parse(file) if slash else None,
             quant=parse_quant(quant) if quant else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class UrlRef(ModelRef):
+    """A GGUF file at an address; `sha256` is what its fragment says it must have."""
+
+    kind = "url"
+    url: str
+    sha256: Sha256 | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+    @classmethod
+    def _parse(cls, text: str) -> UrlRef:
+        url, mark, fragment = text.partition("#")
+        digest = None
+        if mark:
+            if not fragment.startswith(_SHA256):
+                raise UsageError(f"not a model: {text!r}", hint=_HINT_URL)
+            digest = Sha256.parse(fragment.removeprefix(_SHA256))
+        if not _URL.fullmatch(url):
+            raise UsageError(f"not a model: {text!r}", hint=_HINT_URL)
+        # What nobody can change on the way needs no hash.
+        if not url.startswith("https:") and not digest and not _HERE.match(url):
+            raise UsageError(
+                f"{url} can be changed on the way by anybody",
+                hint="write https://, or add #sha256=DIGEST",
+            )
+        return cls(url, digest)
 
 
 _HINT = "write NAME[:QUANT], ./file.gguf or hf:owner/repo[:QUANT|/file.gguf]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,11 @@ def cli(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WIZARD_EDGE_HOME", str(home))
     monkeypatch.setenv("WIZARD_EDGE_CONFIG", str(tmp_path / "config"))
+    # Nobody listens there: no test reaches the real hub.
+    if "HF_ENDPOINT" not in os.environ:
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     def run(*words: str, input: str | bytes | None = None) -> Result:
         return CliRunner().invoke(root, words, input=input)

@@ -354,17 +354,28 @@ def test_pull_dry_run_of_what_is_there(cli: Cli, installed: Install) -> None:
     assert cli("pull", "apprentice", "--dry-run").stdout == (
         "apprentice:Q8_0 is in the store already: nothing to do\n"
     )
-    assert json.loads(cli("pull", "apprentice", "--dry-run", "--json").stdout) == {
+    plan = json.loads(cli("pull", "apprentice", "--dry-run", "--json").stdout)
+    assert plan.pop("path").endswith("apprentice.Q8_0.gguf")
+    assert plan == {
         "name": "apprentice:Q8_0",
+        "quant": "Q8_0",
+        "source": "store",
         "already": True,
         "read_bytes": 0,
         "output_bytes": 0,
         "peak_disk_bytes": 0,
         "peak_memory_bytes": 0,
+        "run_memory_bytes": None,
+        "fits": None,
+        "tokens_per_s": None,
         "seconds": 0,
         "tensors": {},
         "quants": [],
         "files": {},
+        "licenses": ["apache-2.0"],
+        "commercial": True,
+        "why": None,
+        "rejected": [],
     }
 
 

@@ -15,6 +15,10 @@ from tests.hub.faults import Fault
 from tests.hub.server import LoopbackHub
 
 REPO = "WizardLMTeam/WizardLM-13B-V1.2"
+PULL = (
+    *("pull", "wizardlm-13b-v1.2:Q8_0", "--from", "weights"),
+    *("--accept-license", "llama2"),
+)
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 def test_pull_from_weights_installs_what_the_registry_says(
     cli: Cli, hub: LoopbackHub, home: Path
 ) -> None:
-    result = cli("pull", "wizardlm-13b-v1.2:Q8_0", "--from", "weights", "--json")
+    result = cli(*PULL, "--json")
 
     assert result.exit_code == 0
     document = json.loads(result.stdout)
@@ -44,7 +48,7 @@ def test_pull_from_weights_installs_what_the_registry_says(
 
 
 def test_show_says_how_the_weights_were_checked(cli: Cli, hub: LoopbackHub) -> None:
-    cli("pull", "wizardlm-13b-v1.2:Q8_0", "--from", "weights")
+    cli(*PULL)
 
     lines = cli("show", "wizardlm-13b-v1.2").stdout
 

@@ -91,6 +91,9 @@ def an_installation(tmp_path: Path, **environ: str) -> Installation:
         {
             "WIZARD_EDGE_HOME": str(tmp_path / "home"),
             "WIZARD_EDGE_CONFIG": str(tmp_path / "config"),
+            # Nobody listens there: no test reaches the real one.
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
             **environ,
         }
     )

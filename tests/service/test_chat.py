@@ -27,8 +27,9 @@ from wizard_edge.service.chat import (
 )
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.prompts import show_prompt
-from wizard_edge.service.pull import PullRequest, pull
+from wizard_edge.service.pull import pull
 from wizard_edge.service.targets import find_target
+from wizard_edge.service.wanted import PullRequest
 from wizard_edge.templates import Message
 from wizard_edge_converters.seam import Pipeline
 

@@ -15,7 +15,10 @@ from wizard_edge.errors import (
     WizardEdgeError,
 )
 from wizard_edge.progress import ProgressEvent
-from wizard_edge.service.pull import PullRequest, plan_pull, pull
+from wizard_edge.service.consent import record
+from wizard_edge.service.pull import pull
+from wizard_edge.service.pull_plans import plan_pull
+from wizard_edge.service.wanted import PullRequest
 
 
 @pytest.fixture(autouse=True)
@@ -126,29 +129,12 @@ def test_what_cannot_be_pulled_says_why(
     assert not installation.home.root.exists()
 
 
-@pytest.mark.parametrize(
-    ("ref", "name", "base"),
-    [
-        ("70b", "wizardlm-70b-v1.0", ""),
-        ("13b-v1.0", "wizardlm-13b-v1.0", " --base DIR"),
-    ],
-)
-def test_what_is_not_in_this_release_says_what_works(
-    ref: str, name: str, base: str
-) -> None:
-    with pytest.raises(HubError) as caught:
-        pull(an_installation(Path("/none")), PullRequest(ref), convert=SmallConvert())
-
-    assert caught.value.message == (
-        f"{name}: downloads of ready files are not in this release yet"
-    )
-    assert caught.value.hint == f"wizard-edge pull {name}:Q4_K_M --from weights{base}"
-
-
 def test_original_weights_are_converted_from_the_hub(tmp_path: Path) -> None:
     installation = an_installation(tmp_path)
     convert = SmallConvert()
     request = PullRequest("wizardlm-70b-v1.0", from_weights=True)
+
+    record(installation, [installation.registry.license("llama2")], "command")
 
     pulled = pull(installation, request, convert=convert)
 

@@ -68,7 +68,10 @@ keep_weights_option: _Decorator = click.option(
 )
 
 
-def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def read_size(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | None:
+    """Read the value of an option that is a size in bytes, such as 4G."""
     if value is None:
         return None
     try:
@@ -76,7 +79,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
     except ValueError as err:
         raise click.BadParameter(str(err)) from err
     if size < 1:
-        raise click.BadParameter(f"{value!r} is no size of a file")
+        raise click.BadParameter(f"{value!r} is no size")
     return size
 
 
@@ -120,7 +123,7 @@ _OPTIONS = [
     ),
     click.option(
         "--split-max-size",
-        callback=_size,
+        callback=read_size,
         metavar="SIZE",
         help="Split into files of SIZE, such as 4G (default: one file)",
     ),

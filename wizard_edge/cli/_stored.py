@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 def show_cost(output: Output, cost: Cost | None, *, name: str, already: bool) -> None:
     """Write what a conversion would take; all zero where nothing is left to do."""
     if output.as_json:
-        output.document(_cost_document(cost, name=name, already=already))
+        output.document(cost_document(cost, name=name, already=already))
     elif cost is None:
         output.text(f"{name} is in the store already: nothing to do")
     else:
-        output.pairs([("model", name), *_cost_rows(cost)])
+        output.pairs([("model", name), *cost_rows(cost)])
 
 
-def _cost_document(cost: Cost | None, *, name: str, already: bool) -> dict[str, object]:
+def cost_document(cost: Cost | None, *, name: str, already: bool) -> dict[str, object]:
+    """Return the costs of a conversion as JSON has them; zeros where there are none."""
     tensors: Counter[str] = Counter()
     for quant in cost.quants if cost else ():
         tensors.update(quant.tensors)
@@ -51,7 +52,8 @@ def _cost_document(cost: Cost | None, *, name: str, already: bool) -> dict[str, 
     }
 
 
-def _cost_rows(cost: Cost) -> Iterator[tuple[str, str]]:
+def cost_rows(cost: Cost) -> Iterator[tuple[str, str]]:
+    """Write the costs of a conversion for a person."""
     count = len(cost.files)
     files = f" in {count} files" if count > 1 else ""
     yield "to read", f"{format_bytes(cost.read_bytes)}{files}"

@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._consent import accept_option, asking, commercial_option
 from wizard_edge.cli._options import complete_models, dry_run_option
-from wizard_edge.cli._recipes import base_option, keep_weights_option
-from wizard_edge.cli._stored import show_cost, show_stored, show_terms
+from wizard_edge.cli._plans import show_plan
+from wizard_edge.cli._recipes import base_option, keep_weights_option, read_size
+from wizard_edge.cli._stored import show_stored
 
 if TYPE_CHECKING:
-    from wizard_edge.service.pull import PullRequest
+    from wizard_edge.service.wanted import PullRequest
+
+_EPILOG = """\
+MODEL is a model of the catalogue ('list --all'), hf:OWNER/REPO, hf:OWNER/REPO:QUANT,
+hf:OWNER/REPO/FILE.gguf, or the https address of a GGUF file, which may end in
+#sha256=DIGEST. Without a quant the best one that fits this machine is taken. The same
+command goes on where an earlier one was interrupted.
+"""
 
 
-@click.command("pull", cls=Command, help="Bring a model into the store")
+@click.command("pull", cls=Command, help="Bring a model into the store", epilog=_EPILOG)
 @click.argument("model", metavar="MODEL[:QUANT]", shell_complete=complete_models)
 @click.option(
     "--from",
@@ -27,6 +36,28 @@ if TYPE_CHECKING:
 )
 @base_option
 @keep_weights_option
+@accept_option
+@commercial_option
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 16),
+    default=4,
+    metavar="N",
+    help="Fetch over N connections at once (default: 4)",
+)
+@click.option(
+    "--limit-rate",
+    callback=read_size,
+    metavar="SIZE",
+    help="Fetch SIZE a second at most, such as 2M (default: no limit)",
+)
+@click.option(
+    "--mirror",
+    "mirrors",
+    multiple=True,
+    metavar="URL",
+    help="Ask this mirror for bytes first, repeatable (default: none)",
+)
 @dry_run_option
 @json_option
 @pass_app
@@ -36,43 +67,55 @@ def command(
     origin: str | None,
     base: str | None,
     keep_weights: Path | None,
+    accept: tuple[str, ...],
+    commercial: bool | None,
+    connections: int,
+    limit_rate: int | None,
+    mirrors: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     from wizard_edge.conversion import Recipe
-    from wizard_edge.service.pull import PullRequest
+    from wizard_edge.service.wanted import PullRequest
 
     request = PullRequest(
         model,
         from_weights=origin == "weights",
         base=base,
         recipe=replace(Recipe(), keep_weights=keep_weights),
+        connections=connections,
+        rate=limit_rate,
+        mirrors=mirrors,
     )
     if dry_run:
-        _plan(app, request)
+        _plan(app, request, commercial)
     else:
-        _pull(app, request)
+        _pull(app, request, accept, commercial)
 
 
-def _plan(app: App, request: PullRequest) -> None:
-    from wizard_edge.service.pull import plan_pull
+def _plan(app: App, request: PullRequest, commercial: bool | None) -> None:
+    from wizard_edge.service.pull_plans import plan_pull
     from wizard_edge_converters.seam import Pipeline
 
     pipeline = Pipeline(environ=app.installation.environ)
-    plan = plan_pull(app.installation, request, convert=pipeline)
-    name = f"{plan.name}:{plan.quant}"
-    show_cost(app.output, plan.cost, name=name, already=plan.already)
+    plan = plan_pull(app.installation, request, convert=pipeline, commercial=commercial)
+    show_plan(app.output, plan)
 
 
-def _pull(app: App, request: PullRequest) -> None:
-    from wizard_edge.service.pull import find_terms, pull
+def _pull(
+    app: App, request: PullRequest, accept: tuple[str, ...], commercial: bool | None
+) -> None:
+    from wizard_edge.service.pull import pull
     from wizard_edge_converters.seam import Pipeline
 
-    terms = find_terms(app.installation, request)
-    if terms is not None:
-        show_terms(app.output, terms)
     pipeline = Pipeline(environ=app.installation.environ)
     with app.output.progress() as progress:
-        stored = pull(app.installation, request, convert=pipeline, progress=progress)
+        stored = pull(
+            app.installation,
+            request,
+            convert=pipeline,
+            consent=asking(app, accept, commercial=commercial),
+            progress=progress,
+        )
     show_stored(app.output, [stored])
     receipt = stored.receipt
     app.output.say(

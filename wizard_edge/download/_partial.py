@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 
-from wizard_edge.chunks import Grid
+from wizard_edge.chunks import CHUNK_SIZE, Grid
 from wizard_edge.files import translated
 from wizard_edge.names import RelPath
 from wizard_edge.part_files import (
@@ -161,6 +161,16 @@ class Partial:
             sums[number] = crc
             place += _RECORD.size
         return sums, place
+
+
+def bytes_there(folder: Path, key: str, grid: Grid) -> int:
+    """Return about how many bytes of a download are there, by its journal's size."""
+    journal = place(folder, RelPath.parse(key + JOURNAL_SUFFIX))
+    try:
+        records = (journal.stat().st_size - len(_head(key, grid))) // _RECORD.size
+    except OSError:
+        return 0
+    return min(max(0, records) * CHUNK_SIZE, grid.size)
 
 
 def _head(key: str, grid: Grid) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol, Self
 
 from wizard_edge.chunks import Chunks
@@ -20,8 +21,13 @@ class Stream(Protocol):
     def open(self) -> Self: ...
     def read_some(self, size: int) -> bytes: ...
     def __enter__(self) -> Self: ...
-    # object: what `with` hands over is of no interest.
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

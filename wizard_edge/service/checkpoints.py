@@ -24,7 +24,13 @@ from wizard_edge.models import Base, License, ModelSpec
 from wizard_edge.names import CommitId, ModelName, RepoId
 from wizard_edge.paths import place
 from wizard_edge.receipts import Origin
-from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef, parse_quant
+from wizard_edge.refs import (
+    FileRef,
+    HubRef,
+    ModelRef,
+    UrlRef,
+    parse_quant,
+)
 from wizard_edge.service.installation import Installation
 from wizard_edge.templates import find_template
 
@@ -175,7 +181,11 @@ def _find(
         return _local(installation, Path(ref.path).expanduser(), request.name)
     if isinstance(ref, HubRef):
         return _on_hub(installation, ref, request.name)
-    assert isinstance(ref, RegistryRef)
+    if isinstance(ref, UrlRef):
+        raise UsageError(
+            f"{source} is an address, not original weights",
+            hint="name a directory, a model or hf:OWNER/NAME",
+        )
     if ref.quant is not None:
         raise UsageError(f"{source} names a quant", hint=f"--quant {ref.quant}")
     try:

@@ -10,6 +10,7 @@ from wizard_edge.gguf_parts import split_name
 from wizard_edge.names import ModelName, RelPath
 from wizard_edge.receipts import Receipt
 from wizard_edge.service.installation import Installation
+from wizard_edge.store import Installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,17 @@ def part_names(file: RelPath, count: int) -> list[RelPath]:
     return [
         RelPath.parse(split_name(stem, number, count)) for number in range(1, count + 1)
     ]
+
+
+def present(
+    installation: Installation, name: ModelName, quant: str
+) -> Installed | None:
+    """Return a variant if it is in the store and its files have the right size."""
+    try:
+        found = installation.store.find(name, quant)
+    except (NotFound, Corrupt):
+        return None
+    return found if found.problem() is None else None
 
 
 def refuse_installed(

@@ -8,7 +8,7 @@ from pathlib import Path
 from wizard_edge.engine import Sampling
 from wizard_edge.errors import NotFound, UnknownModel, UsageError
 from wizard_edge.gguf import read_header
-from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef
+from wizard_edge.refs import FileRef, ModelRef, RegistryRef
 from wizard_edge.registry import ModelSpec
 from wizard_edge.service.checkpoints import pull_command
 from wizard_edge.service.installation import Installation
@@ -44,10 +44,9 @@ def find_target(installation: Installation, ref: str) -> Target:
     if isinstance(parsed, FileRef):
         path = parsed.path.expanduser()
         return Target(path.name, path, _template_in(path), Sampling())
-    assert isinstance(parsed, HubRef)
     raise NotFound(
         f"{parsed} is not on this machine",
-        hint="name an installed model or a GGUF file",
+        hint=f"wizard-edge pull {parsed}",
     )
 
 
