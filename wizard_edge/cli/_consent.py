@@ -65,8 +65,7 @@ def obtain(
         if license.id not in accept
     ]
     if not missing or app.output.as_json or not is_terminal(sys.stdin):
-        if terms.licenses:
-            show_terms(app.output, terms)
+        show_terms(app.output, terms)
         return
     # What is asked for is shown in full below, with the conflict.
     accepted = tuple(item for item in terms.licenses if item not in missing)
