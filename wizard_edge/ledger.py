@@ -8,15 +8,16 @@ that cannot be read accepts nothing. Knows no registry.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from wizard_edge.errors import ConfigError, Corrupt, Refused
 from wizard_edge.files import translated, write_atomically
+from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
+from wizard_edge.locking import exclusive
 from wizard_edge.names import Sha256
 from wizard_edge.paths import Home
 
@@ -87,7 +88,10 @@ class Ledger:
         Others who write wait for each other, and none loses the entry of another.
         Raises: as `entries`; NotEnough, Refused where it cannot be written.
         """
-        with self._changing():
+        with translated(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.path.with_name(FILE + LOCK_SUFFIX)
+        with exclusive(lock, waiting=lambda: None):
             before = self.entries()
             known = {(entry.license, entry.summary_sha256) for entry in before}
             added = [
@@ -97,20 +101,6 @@ class Ledger:
             ]
             if added:
                 write_atomically(self.path, _to_bytes([*before, *added]))
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        # Imported here: reading waits for nobody.
-        from filelock import FileLock
-
-        lock = FileLock(self.path.with_name(f"{FILE}.lock"))
-        with translated(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _parse(self, content: bytes) -> tuple[Entry, ...]:
         if len(content) > MAX_SIZE:

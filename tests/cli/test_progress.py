@@ -77,3 +77,17 @@ def test_a_bar_shows_stage_share_and_amount_and_leaves_the_screen() -> None:
     assert "convert [bold]" in screen
     assert "25% 250 MB" in screen
     assert stream.getvalue().endswith("\x1b[2K")
+
+
+def test_a_bar_that_was_closed_for_a_question_comes_back() -> None:
+    stream = Terminal()
+    bar = Bar(stream, clock(0, 0, 9, 9))
+
+    bar(ProgressEvent("import", 0, 10**9))
+    bar(ProgressEvent("import", 10**9, 10**9))
+    bar.close()
+    asked = len(stream.getvalue())
+    bar(ProgressEvent("verify", 25 * 10**7, 10**9))
+    bar.close()
+
+    assert "verify" in stream.getvalue()[asked:]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App
-from wizard_edge.cli._options import complete_licenses
+from wizard_edge.cli._options import commercial_option, complete_licenses
 from wizard_edge.cli._output import is_terminal
 from wizard_edge.cli._stored import show_terms
 from wizard_edge.errors import Refused
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from wizard_edge.receipts import Acceptance
     from wizard_edge.service.consent import Consent
 
+__all__ = ["accept_option", "asking", "commercial_option", "obtain"]
+
 _Decorator = Callable[[Callable[..., object]], Callable[..., object]]
 
 accept_option: _Decorator = click.option(
@@ -34,13 +36,6 @@ accept_option: _Decorator = click.option(
     metavar="ID",
     shell_complete=complete_licenses,
     help="Accept this licence, repeatable (default: ask)",
-)
-# None where it is not given, so that the setting can speak.
-commercial_option: _Decorator = click.option(
-    "--commercial",
-    is_flag=True,
-    default=None,
-    help="Refuse a model not free for commercial use",
 )
 
 
@@ -79,12 +74,18 @@ def obtain(
 def asking(
     app: App, accept: Sequence[str], *, commercial: bool | None = None
 ) -> Consent:
-    """Return what a service calls once it knows the terms: it asks, then requires."""
+    """Return what a service calls once it knows the terms: it asks, then requires.
+
+    Terms that it is called with again are not shown again.
+    """
+    shown: list[Terms] = []
 
     def consent_to(terms: Terms) -> tuple[Acceptance, ...]:
         from wizard_edge.service import consent
 
-        obtain(app, terms, accept, commercial=commercial)
+        if terms not in shown:
+            obtain(app, terms, accept, commercial=commercial)
+            shown.append(terms)
         return consent.require(
             app.installation, terms, accept=accept, commercial=commercial
         )
