@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pexpect
@@ -15,13 +16,15 @@ import pytest
 from tests.child import environment
 from tests.cli.conftest import Cli
 from tests.converters.checkpoints import SHAPES, write_checkpoint
+from tests.gguf_files import small_llama, string
 from tests.hub.content import repository
 from tests.hub.server import LoopbackHub
-from wizard_edge.gguf import read_header
+from wizard_edge.gguf import KEY_LICENSES, read_header
 from wizard_edge.ledger import Ledger
 from wizard_edge.licenses import summary_of, summary_sha256
 from wizard_edge.paths import Home
 from wizard_edge.registry import Registry
+from wizard_edge.store import Installed
 
 REPO = "WizardLMTeam/WizardLM-13B-V1.2"
 LLAMA2 = Registry.load().license("llama2")
@@ -229,3 +232,78 @@ def test_two_processes_accept_at_once(environ: dict[str, str], tmp_path: Path) -
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     found = [license for license, _ in accepted(tmp_path / "home")]
     assert sorted(found) == ["llama2", "msr", "wizardlm-nc"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "wizardlm-13b-v1.1", "Hi"],
+        ["eval", "wizardlm-13b-v1.1", "--text", "text.txt"],
+        ["eval", "tiny", "--text", "text.txt", "--reference", "wizardlm-13b-v1.1"],
+        ["imatrix", "wizardlm-13b-v1.1", "--text", "text.txt", "-o", "out.gguf"],
+    ],
+    ids=["run", "eval", "reference", "imatrix"],
+)
+def test_what_is_here_is_not_opened_for_commercial_use(
+    cli: Cli, installed: Callable[..., Installed], tmp_path: Path, words: list[str]
+) -> None:
+    """The receipt may say another licence than the registry: both count."""
+    installed("wizardlm-13b-v1.1", "F32")
+    installed("tiny", "F32")
+    (tmp_path / "text.txt").write_text("text")
+
+    result = cli(*words, "--commercial")
+
+    assert result.exit_code == 5
+    assert result.stderr == (
+        "error: wizardlm-nc: commercial use not allowed\nhint: leave out --commercial\n"
+    )
+
+
+def test_a_file_is_asked_itself(cli: Cli, tmp_path: Path) -> None:
+    research = small_llama().set(KEY_LICENSES, string("llama-1"))
+    research.write(tmp_path / "a.gguf")
+    small_llama().write(tmp_path / "b.gguf")
+    words = ("out.gguf", "-q", "F16", "--commercial")
+
+    said = cli("quantize", "a.gguf", *words)
+    nobody = cli("run", "./b.gguf", "Hi", "--template", "vicuna", "--commercial")
+    imported = cli("import", "b.gguf", "--commercial")
+
+    assert (said.exit_code, nobody.exit_code, imported.exit_code) == (5, 5, 5)
+    assert said.stderr.startswith("error: llama-1: commercial use not allowed\n")
+    for result in (nobody, imported):
+        assert result.stderr.startswith(
+            "error: nobody says which licence this is under\n"
+        )
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_import_tells_the_terms_and_asks_as_pull_does(
+    cli: Cli, tmp_path: Path, home: Path
+) -> None:
+    content = small_llama().build()
+    (tmp_path / "any.gguf").write_bytes(content)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "models.toml").write_text(
+        "schema = 1\n"
+        "[models.known]\n"
+        'architecture = "llama"\n'
+        'template = "vicuna"\n'
+        'licenses = ["llama2"]\n'
+        "[models.known.variants.F32]\n"
+        'repo = "a/b"\n'
+        'file = "f"\n'
+        f'sha256 = "{sha256(content).hexdigest()}"\n'
+    )
+
+    refused = cli("import", "any.gguf")
+    done = cli("import", "any.gguf", "--accept-license", "llama2")
+
+    assert refused.exit_code == 5
+    terms = "licence: Llama 2 Community License Agreement, "
+    assert refused.stderr.startswith(terms)
+    assert done.exit_code == 0
+    assert done.stderr.count(terms) == 1
+    assert done.stderr.splitlines()[-1].startswith("installed known:F32 (")
+    assert accepted(home) == [("llama2", "flag")]

@@ -26,6 +26,7 @@ from wizard_edge.gguf_rules import UnsupportedArchitecture
 from wizard_edge.names import CommitId, ModelName, RelPath, RepoId, Sha256
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.receipts import Origin, Receipt, StoredFile
+from wizard_edge.service.consent import record
 from wizard_edge.service.imports import import_file
 from wizard_edge.service.installation import Installation
 
@@ -37,7 +38,7 @@ def digest(content: bytes) -> Sha256:
 
 
 def knowing(tmp_path: Path, variants: str = "Q2_K = {}") -> Installation:
-    """Return an installation whose user added a model with these variants."""
+    """Return an installation whose user added a model, and accepted its licence."""
     installation = an_installation(tmp_path)
     installation.config_dir.mkdir()
     (installation.config_dir / "models.toml").write_text(
@@ -62,6 +63,7 @@ file = "w.{{quant}}.gguf"
 {variants}
 """
     )
+    record(installation, [installation.registry.license("llama2")], "flag")
     return installation
 
 

@@ -134,6 +134,13 @@ threads_option: _Decorator = click.option(
     metavar="N",
     help="Use N threads (default: physical cores available)",
 )
+# None where it is not given, so that the setting can speak.
+commercial_option: _Decorator = click.option(
+    "--commercial",
+    is_flag=True,
+    default=None,
+    help="Refuse a model not free for commercial use",
+)
 dry_run_option: _Decorator = click.option(
     "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
 )
@@ -248,6 +255,7 @@ _SETTING_OPTIONS: dict[str, _Decorator] = {
         type=click.Choice(["f16", "q8_0", "q4_0"]),
         help="Store the KV cache in this type (default: f16)",
     ),
+    "commercial": commercial_option,
 }
 
 

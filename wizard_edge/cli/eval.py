@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import complete_models, threads_option
+from wizard_edge.cli._options import (
+    commercial_option,
+    complete_models,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from wizard_edge.evaluate import Estimate
@@ -59,6 +63,7 @@ A reference is loaded beside the model: its unquantized file, or its Q8_0.
     help="Take the first N chunks (default: all)",
 )
 @threads_option
+@commercial_option
 @json_option
 @pass_app
 def command(
@@ -69,6 +74,7 @@ def command(
     ctx_size: int,
     chunks: int | None,
     threads: int | None,
+    commercial: bool | None,
 ) -> None:
     from wizard_edge.service.evaluation import evaluate_model
 
@@ -81,6 +87,7 @@ def command(
             context=ctx_size,
             chunks=chunks,
             threads=threads,
+            commercial=commercial,
             progress=progress,
         )
     if app.output.as_json:

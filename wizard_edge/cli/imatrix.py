@@ -8,7 +8,12 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._input import read_file
-from wizard_edge.cli._options import complete_models, overwrite_option, threads_option
+from wizard_edge.cli._options import (
+    commercial_option,
+    complete_models,
+    overwrite_option,
+    threads_option,
+)
 from wizard_edge.units import format_bytes
 
 
@@ -44,6 +49,7 @@ from wizard_edge.units import format_bytes
     "--chunks", type=int, metavar="N", help="End after N chunks (default: all)"
 )
 @threads_option
+@commercial_option
 @overwrite_option
 @json_option
 @pass_app
@@ -55,6 +61,7 @@ def command(
     chunk_size: int,
     chunks: int | None,
     threads: int | None,
+    commercial: bool | None,
     overwrite: bool,
 ) -> None:
     from wizard_edge.service.importance import measure_importance
@@ -72,6 +79,7 @@ def command(
             chunk_size=chunk_size,
             chunks=chunks,
             threads=threads,
+            commercial=commercial,
             progress=progress,
         )
     if app.output.as_json:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._consent import accept_option, asking, commercial_option
 from wizard_edge.cli._options import license_option, template_option
 from wizard_edge.cli._stored import show_stored
 
@@ -30,6 +31,8 @@ its hash gets the name, template and licences of its model.
 )
 @template_option("Record this prompt template (default: what is known)")
 @license_option
+@accept_option
+@commercial_option
 @json_option
 @pass_app
 def command(
@@ -38,6 +41,8 @@ def command(
     name: str | None,
     template: str | None,
     licenses: tuple[str, ...],
+    accept: tuple[str, ...],
+    commercial: bool | None,
 ) -> None:
     from wizard_edge.service.imports import import_file
 
@@ -48,6 +53,7 @@ def command(
             name=name,
             template=template,
             licenses=licenses,
+            consent=asking(app, accept, commercial=commercial),
             progress=progress,
         )
     show_stored(app.output, [stored])

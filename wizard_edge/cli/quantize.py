@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import dry_run_option, overwrite_option
+from wizard_edge.cli._options import commercial_option, dry_run_option, overwrite_option
 from wizard_edge.cli._recipes import outputs_for, recipe_options
 from wizard_edge.cli._stored import show_cost, show_files
 
@@ -38,6 +38,7 @@ once, and the name of OUT contains {quant}, which stands for the name of each.
     is_flag=True,
     help="Take a quantized file, losing twice (default: refuse)",
 )
+@commercial_option
 @overwrite_option
 @dry_run_option
 @json_option
@@ -48,11 +49,14 @@ def command(
     output: Path,
     recipe: Recipe,
     allow_requantize: bool,
+    commercial: bool | None,
     overwrite: bool,
     dry_run: bool,
 ) -> None:
+    from wizard_edge.service.consent import refuse_file
     from wizard_edge_converters.seam import Quantizer
 
+    refuse_file(app.installation, source, commercial=commercial)
     quantizer = Quantizer(overwrite=overwrite, allow_requantize=allow_requantize)
     outputs = outputs_for(output, recipe.quants)
     if dry_run:

@@ -15,6 +15,7 @@ from wizard_edge.engine import Chunk, Engine, LoadOptions, Sampling, never
 from wizard_edge.errors import NotEnough
 from wizard_edge.hardware import Memory, find_cores, find_memory
 from wizard_edge.progress import Progress, silent
+from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.targets import choose_template, find_target
 from wizard_edge.templates import Message, PromptTemplate
@@ -130,11 +131,13 @@ def open_chat(
     several.
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt,
     BackendError; UsageError for a value or template that does not fit; NotEnough
-    for weights that can never fit into this machine's memory.
+    for weights that can never fit into this machine's memory; Refused for a model
+    that is not free for commercial use, where the settings want that.
     """
     installation = installation or open_installation(os.environ)
     chosen = (settings or Settings()).over(installation.settings)
     target = find_target(installation, ref)
+    refuse_target(installation, target, commercial=chosen.commercial)
     chosen_template = choose_template(target, template)
     sampling = sampling_from(
         chosen, replace(target.sampling, grammar=grammar, json_schema=json_schema)

@@ -5,16 +5,20 @@ Asking is the command's business; here is decided, recorded and refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
-from wizard_edge.errors import Refused, UsageError
+from wizard_edge.errors import Refused, UnknownModel, UsageError
+from wizard_edge.gguf import read_header
 from wizard_edge.ledger import Entry, How, Ledger
-from wizard_edge.licenses import COMMERCIAL_USE, Terms, summary_sha256
+from wizard_edge.licenses import COMMERCIAL_USE, Terms, summary_sha256, terms_named
 from wizard_edge.models import License
 from wizard_edge.receipts import Acceptance
 from wizard_edge.service.installation import Installation
+from wizard_edge.service.targets import Target
 
 Consent: TypeAlias = Callable[[Terms], tuple[Acceptance, ...]]
 """Answers whether a model may come in under its terms, or raises Refused."""
@@ -105,6 +109,29 @@ def refuse_unfit(
     )
 
 
+def refuse_target(
+    installation: Installation, target: Target, *, commercial: bool | None = None
+) -> None:
+    """Refuse to open what is not free for commercial use, where that is wanted.
+
+    Terms are those of the receipt, of the registry where it knows the model, and of
+    the metadata where it is only a file.
+    Raises: Refused; MissingFile and Corrupt for a file that cannot be asked.
+    """
+    if wants_commercial(installation, commercial):
+        terms = _terms_of_target(installation, target)
+        refuse_unfit(installation, terms, commercial=commercial)
+
+
+def refuse_file(
+    installation: Installation, path: Path, *, commercial: bool | None = None
+) -> None:
+    """Refuse to read a GGUF file, as `refuse_target` does. Raises: as that."""
+    if wants_commercial(installation, commercial):
+        terms = terms_named(read_header(path).licenses, installation.registry)
+        refuse_unfit(installation, terms, commercial=commercial)
+
+
 def wants_commercial(installation: Installation, commercial: bool | None) -> bool:
     """Tell whether models are wanted for commercial use, by option or setting."""
     if commercial is None:
@@ -136,6 +163,17 @@ def _acceptances(installation: Installation, terms: Terms) -> tuple[Acceptance, 
     }
     keys = [(license.id, summary_sha256(license)) for license in terms.licenses]
     return tuple(Acceptance(*key, found[key]) for key in keys if key in found)
+
+
+def _terms_of_target(installation: Installation, target: Target) -> Terms:
+    registry = installation.registry
+    if target.installed is None:
+        return terms_named(read_header(target.path).licenses, registry)
+    receipt = target.installed.receipt
+    ids = list(receipt.licenses)
+    with contextlib.suppress(UnknownModel):
+        ids += registry.find(receipt.model).licenses
+    return terms_named(ids, registry)
 
 
 def _user(environ: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from wizard_edge.names import Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import EvaluatedOn, Receipt
 from wizard_edge.service.chat import check_memory, load_options_from
+from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.targets import Target, find_target
 
@@ -49,6 +50,7 @@ def evaluate_model(
     context: int = DEFAULT_CONTEXT,
     chunks: int | None = None,
     threads: int | None = None,
+    commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
     """Measure an installed model, or a GGUF file, on the text in a file.
@@ -57,11 +59,15 @@ def evaluate_model(
     receipt; other figures there stay. Model and reference are loaded both.
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt, BackendError,
     what `evaluate` raises; UsageError for a file that is no UTF-8 text; Refused for
-    one that may not be read; NotEnough for weights beyond this machine's memory.
+    one that may not be read, and for a model not free for commercial use where that
+    is wanted; NotEnough for weights beyond this machine's memory.
     """
     content, text_sha256 = _read_text(text)
     target = find_target(installation, model)
     other = None if reference is None else find_target(installation, reference)
+    for opened in (target, other):
+        if opened is not None:
+            refuse_target(installation, opened, commercial=commercial)
     options = _load_options(installation.settings, context, threads)
     _check_memory(target, other, options, find_memory())
     # Early, since it warms the cache for the load, and may be interrupted.

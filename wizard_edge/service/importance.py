@@ -17,6 +17,7 @@ from wizard_edge.errors import UsageError
 from wizard_edge.hardware import find_cores, find_memory
 from wizard_edge.progress import Progress, silent
 from wizard_edge.service.chat import check_memory
+from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.targets import find_target
 
@@ -58,6 +59,7 @@ def measure_importance(
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     chunks: int | None = None,
     threads: int | None = None,
+    commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Measured:
     """Let a model read a text and write what matters to it; on the CPU, in float32.
@@ -69,6 +71,7 @@ def measure_importance(
     UsageError for an output that cannot be; NotEnough; Refused.
     """
     target = find_target(installation, ref)
+    refuse_target(installation, target, commercial=commercial)
     save.check(output)
     _keep_apart(output, target.path, Path(dataset))
     # A file that is not there is llama.cpp's to tell.

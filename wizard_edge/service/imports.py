@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -30,11 +31,11 @@ from wizard_edge.gguf_parts import (
     read_joined,
     read_parts,
 )
-from wizard_edge.licenses import terms_of
+from wizard_edge.licenses import Terms, terms_named, terms_of
 from wizard_edge.models import ModelSpec, Variant
 from wizard_edge.names import ModelName, RelPath, Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
-from wizard_edge.receipts import Origin, Receipt, StoredFile
+from wizard_edge.receipts import Acceptance, Origin, Receipt, StoredFile
 from wizard_edge.refs import QUANTS, parse_quant
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.checkpoints import (
@@ -42,7 +43,9 @@ from wizard_edge.service.checkpoints import (
     recorded_licenses,
     refuse_other_shape,
 )
+from wizard_edge.service.consent import Consent, require
 from wizard_edge.service.installation import TOOL, Installation
+from wizard_edge.service.notices import texts_beside
 from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
 from wizard_edge.store import Slot
 from wizard_edge.templates import TEMPLATES, find_template
@@ -73,13 +76,17 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """What a model is stored as and what its receipt says."""
+    """What a model is stored as and what its receipt says.
+
+    `spec` is set for what the registry knows, by its name or its hash.
+    """
 
     name: ModelName
     quant: str
     template: str | None
     licenses: tuple[str, ...]
     origin: Origin
+    spec: ModelSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +124,24 @@ def import_file(
     name: str | None = None,
     template: str | None = None,
     licenses: Sequence[str] = (),
+    consent: Consent | None = None,
     progress: Progress = silent,
 ) -> Stored:
     """Copy a GGUF file into the store, the receipt last.
 
     A split model is given by its first part and stays split; pieces of a file are
     given by any one of them and are joined. What the options say goes over what the
-    registry knows, and that over what the file says of itself.
+    registry knows, and that over what the file says of itself. `consent` is asked for
+    the terms of what the registry knows, before a byte is copied where the name tells;
+    without it only what was accepted before comes in.
     Events: `import` in bytes.
     Raises: MissingFile; Corrupt; UsageError for a model that is installed in that
     quant, an unknown template or a name that does not fit; BackendError for an
     architecture or tokenizer that cannot be run; UnknownQuant; CannotConvert for a
-    file called like a registered model of another shape; NotEnough, Refused.
+    file called like a registered model of another shape; NotEnough; Refused, for
+    terms that nobody accepted too.
     """
+    consent = consent or partial(require, installation)
     given = _find(path.expanduser())
     guess = _identify(installation, given, name)
     ids = [license.id for license in recorded_licenses(installation, licenses)]
@@ -140,12 +152,16 @@ def import_file(
     )
     _refuse_installed(installation, guess)
     _check_room(installation, given.size)
+    if guess.spec is not None:
+        consent(_terms(installation, guess))
     with contextlib.ExitStack() as opened:
         copies = _copy_all(installation, given, guess, opened, progress)
         known = _recognise(installation, copies)
         if known is not None:
             _refuse_installed(installation, said.over(known))
-        return _commit(installation, given, said.over(known or guess), copies)
+        identity = said.over(known or guess)
+        accepted = consent(_terms(installation, identity))
+        return _commit(installation, given, identity, copies, accepted)
 
 
 def _find(path: Path) -> _Given:
@@ -210,6 +226,7 @@ def _identify(installation: Installation, given: _Given, name: str | None) -> _I
         template=spec.template,
         licenses=terms_of(spec, installation.registry).ids,
         origin=Origin("local"),
+        spec=spec,
     )
 
 
@@ -317,7 +334,16 @@ def _known_as(
         template=spec.template,
         licenses=terms_of(spec, installation.registry).ids,
         origin=Origin("hub", first.repo, first.revision),
+        spec=spec,
     )
+
+
+def _terms(installation: Installation, identity: _Identity) -> Terms:
+    """Return the terms to accept; what only the file or its owner states needs none."""
+    registry = installation.registry
+    if identity.spec is None:
+        return terms_named(identity.licenses, registry, needs_consent=False)
+    return terms_of(identity.spec, registry)
 
 
 def _file_names(given: _Given, identity: _Identity) -> list[RelPath]:
@@ -329,6 +355,7 @@ def _commit(
     given: _Given,
     identity: _Identity,
     copies: Sequence[_Copied],
+    accepted: tuple[Acceptance, ...],
 ) -> Stored:
     # Only now is the name certain.
     names = _file_names(given, identity)
@@ -352,6 +379,13 @@ def _commit(
         parameters=given.parameters,
         tool=TOOL,
         created=installation.now(),
+        accepted=accepted,
     )
-    installed = installation.store.commit(receipt, slots)
+    terms = Terms(
+        terms_named(identity.licenses, installation.registry).licenses,
+        identity.spec.license_conflict if identity.spec else "",
+    )
+    title = identity.spec.title if identity.spec else identity.name
+    texts = texts_beside(installation, receipt, terms, title)
+    installed = installation.store.commit(receipt, slots, texts=texts)
     return Stored(receipt, installed.path, already=False)
