@@ -139,6 +139,8 @@ def test_show_of_an_installed_model(cli: Cli, installed: Install) -> None:
         "template        vicuna\n"
         "licence         Apache License 2.0 (apache-2.0)\n"
         "commercial use  allowed, under the licence's conditions\n"
+        "obligations     hand over a copy of the licence and keep the notices (4)\n"
+        "                mark the files you changed (4.b)\n"
         f"installed       F32, 30.0 kB, {item.path}\n"
     )
 

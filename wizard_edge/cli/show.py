@@ -11,7 +11,7 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._options import complete_models
-from wizard_edge.licenses import COMMERCIAL_USE
+from wizard_edge.licenses import COMMERCIAL_USE, lettered
 from wizard_edge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -121,6 +121,10 @@ def _terms(card: ModelCard) -> Iterator[Row]:
     yield "licence", _marked(card, "licenses", "\n".join(licenses) or "nobody says")
     if card.terms.licenses:
         yield "commercial use", COMMERCIAL_USE[card.terms.commercial]
+    obligations = [line for item in card.terms.licenses for line in item.obligations]
+    yield "obligations", "\n".join(obligations)
+    uses = [use for item in card.terms.licenses for use in lettered(item.restrictions)]
+    yield "ruled out uses", "\n".join(uses)
     yield "conflict", card.terms.conflict
 
 
