@@ -195,6 +195,20 @@ def test_a_schema_from_the_future_names_the_upgrade(tmp_path: Path) -> None:
     assert caught.value.hint == "upgrade with: pip install --upgrade wizard-edge"
 
 
+def test_what_was_accepted_needs_no_writing(tmp_path: Path) -> None:
+    """A script may name the licence every time, on a store that is read only."""
+    ledger = a_ledger(tmp_path)
+    ledger.record([ENTRY])
+    # Nobody can take a lock here, whoever runs the test.
+    ledger.path.with_name("accepted.json.lock").mkdir()
+
+    ledger.record([ENTRY])
+    with pytest.raises(Refused):
+        ledger.record([Entry("msr", B, "2026-01-02T03:04:05Z", "x", "flag")])
+
+    assert ledger.entries() == (ENTRY,)
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write all")
 def test_a_read_only_home_is_read_and_not_written(tmp_path: Path) -> None:
     ledger = a_ledger(tmp_path)

@@ -86,21 +86,19 @@ class Ledger:
         """Add acceptances; what was accepted before keeps its first entry.
 
         Others who write wait for each other, and none loses the entry of another.
+        Where all of it was accepted before, nothing is written or locked.
         Raises: as `entries`; NotEnough, Refused where it cannot be written.
         """
+        wanted = list(entries)
+        if not _new(wanted, self.entries()):
+            return
         with translated(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = self.path.with_name(FILE + LOCK_SUFFIX)
         with exclusive(lock, waiting=lambda: None):
             before = self.entries()
-            known = {(entry.license, entry.summary_sha256) for entry in before}
-            added = [
-                entry
-                for entry in entries
-                if (entry.license, entry.summary_sha256) not in known
-            ]
-            if added:
-                write_atomically(self.path, _to_bytes([*before, *added]))
+            content = _to_bytes([*before, *_new(wanted, before)])
+            write_atomically(self.path, content)
 
     def _parse(self, content: bytes) -> tuple[Entry, ...]:
         if len(content) > MAX_SIZE:
@@ -157,6 +155,11 @@ class Ledger:
             where=where,
             hint="move it away, then accept again: wizard-edge licenses accept ID",
         )
+
+
+def _new(entries: Sequence[Entry], before: Sequence[Entry]) -> list[Entry]:
+    known = {(entry.license, entry.summary_sha256) for entry in before}
+    return [e for e in entries if (e.license, e.summary_sha256) not in known]
 
 
 def _to_bytes(entries: Sequence[Entry]) -> bytes:
