@@ -354,7 +354,7 @@ class Store:
         return sorted(
             entry
             for entry in _entries(self.home.model(name))
-            if entry.name.upper().startswith(_COMPANIONS)
+            if (entry.name.upper().startswith(_COMPANIONS) and not _of_variant(entry))
             or entry.name.endswith(TEMP_SUFFIX)
         )
 
@@ -413,6 +413,11 @@ def _with_side_files(path: Path) -> list[Path]:
 
 def _patiently() -> None:
     """Wait on: whoever changes a model is done soon."""
+
+
+def _of_variant(path: Path) -> bool:
+    """Tell a file of a variant, whose model may be called `notice-7b`, from a text."""
+    return path.suffix in (".gguf", SUFFIX, CHUNKS_SUFFIX, USED_SUFFIX)
 
 
 def _receipts(folder: Path) -> tuple[list[Installed], list[Damaged]]:

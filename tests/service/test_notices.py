@@ -231,3 +231,20 @@ def test_a_text_that_cannot_be_fetched_stops_nothing(
 def test_a_hub_out_of_reach_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert license_texts_of(HubWeights(REPO), {"HF_HUB_OFFLINE": "1"}) == {}
     assert f"without the licence texts of hf:{REPO}" in caplog.text
+
+
+def test_a_model_may_be_called_like_a_text(tmp_path: Path) -> None:
+    """Its own files are no texts, and are counted once."""
+    installation = an_installation(tmp_path)
+    model = stored(installation, tmp_path / "notice-7b")
+
+    removal = plan_removal(installation, ["notice-7b"])
+
+    assert sorted(file.path.name for file in removal.files) == [
+        "NOTICE",
+        "notice-7b.Q8_0.gguf",
+        "notice-7b.Q8_0.gguf.json",
+    ]
+    assert installation.store.companions(model.receipt.model) == [
+        model.path.parent / "NOTICE"
+    ]
