@@ -272,3 +272,48 @@ def test_a_base_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(error):
         facts_of(an_installation(tmp_path), source, base=base)
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "ids", "needs_consent"),
+    [
+        ("13b", {}, ("llama2",), True),
+        ("13b", {"licenses": ["apache-2.0"]}, ("llama2",), True),
+        (
+            "wizardlm-13b-v1.0",
+            {"base": "hf:huggyllama/llama-13b"},
+            ("wizardlm-nc", "cc-by-nc-4.0", "llama-1"),
+            True,
+        ),
+        # This mirror has the sum already.
+        ("hf:TheBloke/WizardLM-30B-fp16", {}, ("wizardlm-nc",), True),
+        ("hf:TheBloke/WizardLM-30B-fp16", {"name": "x"}, ("wizardlm-nc",), True),
+        ("hf:some/body", {"licenses": ["llama2", "mine"]}, ("llama2", "mine"), False),
+        ("hf:some/body", {}, (), False),
+        ("apprentice", {}, ("apache-2.0",), False),
+    ],
+)
+def test_the_terms_are_those_of_the_weights(
+    tmp_path: Path,
+    source: str,
+    said: dict[str, Any],
+    ids: tuple[str, ...],
+    needs_consent: bool,
+) -> None:
+    installation = an_installation(tmp_path)
+
+    checkpoint, _ = find_checkpoint(installation, a_request(source, **said))
+
+    assert (checkpoint.terms.ids, checkpoint.terms.needs_consent) == (
+        ids,
+        needs_consent,
+    )
+
+
+def test_another_name_keeps_the_licences_of_a_known_repository(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    mirror = "hf:TheBloke/WizardLM-30B-fp16"
+
+    facts = facts_of(installation, mirror, name="mine")
+
+    assert [license.id for license in facts.licenses] == ["wizardlm-nc"]

@@ -38,8 +38,9 @@ def test_what_nobody_accepted_is_refused_in_one_line(tmp_path: Path) -> None:
         "licences wizardlm-nc, cc-by-nc-4.0, llama-1 are not accepted"
     )
     assert caught.value.hint == (
-        "wizard-edge licenses show wizardlm-nc, then --accept-license wizardlm-nc "
-        "--accept-license cc-by-nc-4.0 --accept-license llama-1"
+        "wizard-edge licenses show wizardlm-nc cc-by-nc-4.0 llama-1, then "
+        "--accept-license wizardlm-nc --accept-license cc-by-nc-4.0 "
+        "--accept-license llama-1"
     )
     assert tree(tmp_path) == []
 

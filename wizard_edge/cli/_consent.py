@@ -49,17 +49,20 @@ def obtain(
     """Show the terms of a model; on a terminal ask for what nobody accepted yet.
 
     A yes is recorded at once; elsewhere than on a terminal `consent.require` has the
-    last word. Raises: Refused for a no, and for what no yes can change.
+    last word. Raises: Refused for a no, and for what no yes can change; UsageError for
+    an id in `accept` that nobody knows.
     """
     from wizard_edge.service import consent
 
     consent.refuse_unfit(app.installation, terms, commercial=commercial)
+    consent.find_named(app.installation, terms, accept)
     missing = [
         license
         for license in consent.find_missing(app.installation, terms)
         if license.id not in accept
     ]
-    if not missing or app.output.as_json or not is_terminal(sys.stdin):
+    somebody = is_terminal(sys.stdin) and is_terminal(sys.stderr)
+    if not missing or app.output.as_json or not somebody:
         show_terms(app.output, terms)
         return
     # What is asked for is shown in full below, with the conflict.

@@ -39,7 +39,7 @@ def require(
     UsageError for an id nobody knows; what `Ledger` raises.
     """
     refuse_unfit(installation, terms, commercial=commercial)
-    named = _find_named(installation, terms, accept)
+    named = find_named(installation, terms, accept)
     missing = [
         license.id
         for license in find_missing(installation, terms)
@@ -51,7 +51,7 @@ def require(
         raise Refused(
             f"licence{'' if one else 's'} {', '.join(missing)} "
             f"{'is' if one else 'are'} not accepted",
-            hint=f"wizard-edge licenses show {missing[0]}, then {options}",
+            hint=f"wizard-edge licenses show {' '.join(missing)}, then {options}",
         )
     if named:
         record(installation, named.values(), "flag")
@@ -72,6 +72,24 @@ def find_missing(installation: Installation, terms: Terms) -> tuple[License, ...
         for license in terms.licenses
         if (license.id, summary_sha256(license)) not in accepted
     )
+
+
+def find_named(
+    installation: Installation, terms: Terms, accept: Sequence[str]
+) -> dict[str, License]:
+    """Return the licences that `accept` names, by their ids.
+
+    Raises: UsageError for an id that neither the registry nor the terms have.
+    """
+    every = (*installation.registry.licenses, *terms.licenses) if accept else ()
+    known = {license.id: license for license in every}
+    for id in accept:
+        if id not in known:
+            raise UsageError(
+                f"--accept-license: unknown licence {id!r}",
+                hint=f"known: {', '.join(known)}",
+            )
+    return {id: known[id] for id in accept}
 
 
 def record(installation: Installation, licenses: Iterable[License], how: How) -> None:
@@ -137,21 +155,6 @@ def wants_commercial(installation: Installation, commercial: bool | None) -> boo
     if commercial is None:
         return bool(installation.settings.commercial)
     return commercial
-
-
-def _find_named(
-    installation: Installation, terms: Terms, accept: Sequence[str]
-) -> dict[str, License]:
-    """Return the licences that were named. Raises: UsageError for an unknown one."""
-    every = (*installation.registry.licenses, *terms.licenses) if accept else ()
-    known = {license.id: license for license in every}
-    for id in accept:
-        if id not in known:
-            raise UsageError(
-                f"--accept-license: unknown licence {id!r}",
-                hint=f"known: {', '.join(known)}",
-            )
-    return {id: known[id] for id in accept}
 
 
 def _acceptances(installation: Installation, terms: Terms) -> tuple[Acceptance, ...]:
