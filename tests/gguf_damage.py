@@ -258,8 +258,8 @@ def large_files() -> dict[str, GgufFile]:
     text = string("\U0001f600" + "a" * (3 << 20))
     bulk = array(0, 20 << 20, bytes(20 << 20))
     return {
-        "wide tokens": _with_tokens(named).set("x.text", text).set("x.bulk", bulk),
-        "many tokens": _with_tokens(numbers),
+        "wide tokens": with_tokens(named).set("x.text", text).set("x.bulk", bulk),
+        "many tokens": with_tokens(numbers),
         "many strings": small_llama().set("x.x", strings([""] * (1 << 19))),
         "many tensors": GgufFile(
             small_llama().entries, [Tensor(f"t{n}", (1,)) for n in range(1 << 16)]
@@ -267,7 +267,8 @@ def large_files() -> dict[str, GgufFile]:
     }
 
 
-def _with_tokens(tokens: list[str]) -> GgufFile:
+def with_tokens(tokens: list[str]) -> GgufFile:
+    """Return a small model with another vocabulary."""
     count = len(tokens)
     file = small_llama(width=4).set(TOKENS, strings(tokens))
     file.set("tokenizer.ggml.scores", f32s([0.0] * count))

@@ -54,6 +54,7 @@ LAYERS = {
     "prompt": 2,
     "scheduler": 2,
     "store": 2,
+    "verdicts": 2,
     "_llama": 3,
     "evaluate": 3,
     "service": 3,

@@ -216,8 +216,8 @@ def test_a_file_of_the_wrong_size_is_not_installed(tmp_path: Path) -> None:
 def test_another_file_of_the_same_quant_is_replaced(tmp_path: Path) -> None:
     store = a_store(tmp_path)
     old = put(store, receipt_for(b"old", file="Small-q8.gguf"), b"old")
-    chunks = old.path.with_name(old.path.name + ".chunks")
-    chunks.write_bytes(b"")
+    for suffix in (".chunks", ".verdict"):
+        old.path.with_name(old.path.name + suffix).write_bytes(b"")
 
     new = put(store, receipt_for(b"new"), b"new")
 
@@ -225,10 +225,13 @@ def test_another_file_of_the_same_quant_is_replaced(tmp_path: Path) -> None:
     assert tree(new.folder) == ["small.Q8_0.gguf", "small.Q8_0.gguf.json"]
 
 
-def test_chunk_checks_of_the_old_file_do_not_outlive_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".chunks", ".verdict"])
+def test_what_was_found_of_the_old_file_does_not_outlive_it(
+    suffix: str, tmp_path: Path
+) -> None:
     store = a_store(tmp_path)
     old = put(store, receipt_for(b"old"), b"old")
-    old.path.with_name(old.path.name + ".chunks").write_bytes(b"")
+    old.path.with_name(old.path.name + suffix).write_bytes(b"")
 
     new = put(store, receipt_for(b"new!"), b"new!")
 

@@ -29,11 +29,16 @@ from wizard_edge.gguf_vocabulary import (
 
 __all__ = [
     "ARCHITECTURES",
+    "RULES",
     "UnsupportedArchitecture",
     "UnsupportedTokenizer",
     "read_valid",
     "validate",
 ]
+
+# Which rules these are: raised by one whenever a file may be judged in another way,
+# so that verdicts kept beside models are given anew.
+RULES = 1
 
 # `llama` is also Mistral and Mixtral; `starcoder` is WizardCoder 15B, 3B and 1B.
 ARCHITECTURES = frozenset({"llama", "starcoder"})

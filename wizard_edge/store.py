@@ -43,6 +43,8 @@ from wizard_edge.receipts import MAX_SIZE, SUFFIX, Receipt, StoredFile, parse_re
 PARTIAL_SUFFIX = ".part"
 # An empty file whose time is when the model beside it was opened last.
 USED_SUFFIX = ".used"
+# What was found when it was judged; `verdicts` writes it.
+VERDICT_SUFFIX = ".verdict"
 # Texts that belong to the model and leave with its last variant.
 _COMPANIONS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY", "USE-POLICY")
 # In it lie sockets of servers: nobody else's business.
@@ -276,6 +278,7 @@ class Store:
             for slot in slots:
                 target = place(folder, slot.file)
                 _delete(_beside(target, CHUNKS_SUFFIX))
+                _delete(verdict_path(target))
                 moved.append(target)
                 move_into_place(slot.temp, target)
                 if slot.chunks is not None:
@@ -400,7 +403,13 @@ class Store:
 
 def side_files(path: Path) -> list[Path]:
     """Return the files of ours that may lie beside a model file, without receipt."""
-    return [_beside(path, CHUNKS_SUFFIX), _beside(path, USED_SUFFIX)]
+    suffixes = (CHUNKS_SUFFIX, USED_SUFFIX, VERDICT_SUFFIX)
+    return [_beside(path, suffix) for suffix in suffixes]
+
+
+def verdict_path(path: Path) -> Path:
+    """Return where the verdict on a model's file lies, if there is one."""
+    return _beside(path, VERDICT_SUFFIX)
 
 
 def _beside(path: Path, suffix: str) -> Path:

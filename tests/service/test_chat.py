@@ -7,6 +7,7 @@ import pytest
 
 from tests.gguf_files import small_llama, string
 from tests.service.fakes import an_installation, stored
+from wizard_edge import verdicts
 from wizard_edge.config import Settings
 from wizard_edge.engine import LoadOptions, Sampling
 from wizard_edge.errors import (
@@ -57,6 +58,18 @@ def test_a_conversation_in_two_turns(installation: Installation) -> None:
     assert "Ada" in first
     assert "Ada" in second
     assert [message.role for message in chat.messages] == ["user", "assistant"] * 2
+
+
+def test_an_installed_model_is_judged_at_its_first_load_only(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_chat("apprentice", installation=installation).close()
+
+    def judge(path: Path) -> None:
+        raise AssertionError(path)
+
+    monkeypatch.setattr(verdicts, "read_valid", judge)
+    open_chat("apprentice", installation=installation).close()
 
 
 def test_clear_starts_over(installation: Installation) -> None:

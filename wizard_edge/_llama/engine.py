@@ -34,6 +34,7 @@ from wizard_edge.engine import (
 )
 from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.progress import Progress, silent
+from wizard_edge.verdicts import Judge, check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,14 +58,17 @@ class LlamaEngine:
         path: Path,
         options: LoadOptions | None = None,
         *,
+        judge: Judge = check,
         progress: Progress = silent,
     ) -> None:
         """Load `path` and make a context of `options.context` tokens.
 
+        `judge` is asked whether llama.cpp may see the file at all.
+
         Raises: what `Model` raises; BackendError when the context does not fit.
         """
         options = options or LoadOptions()
-        self._model = Model(path, options, progress=progress)
+        self._model = Model(path, options, judge=judge, progress=progress)
         self._library = self._model.library
         self.context = options.context or min(
             self._model.trained_context, DEFAULT_CONTEXT

@@ -15,6 +15,7 @@ from wizard_edge.engine import LoadOptions
 from wizard_edge.errors import BackendError
 from wizard_edge.gguf_rules import read_valid
 from wizard_edge.progress import Progress, ProgressEvent, silent
+from wizard_edge.verdicts import Judge, check
 
 _logger = logging.getLogger(__name__)
 
@@ -32,14 +33,18 @@ class Model:
         options: LoadOptions,
         *,
         vocabulary_only: bool = False,
+        judge: Judge = check,
         progress: Progress = silent,
     ) -> None:
-        """Validate and load the file.
+        """Validate and load the file; of one for its vocabulary alone that is judged.
 
         Raises: MissingFile, Corrupt, UnsupportedArchitecture from the validation;
         BackendError with llama.cpp's own reason when it refuses the file.
         """
-        read_valid(path, vocabulary_only=vocabulary_only)
+        if vocabulary_only:
+            read_valid(path, vocabulary_only=True)
+        else:
+            judge(path)
         self.library = library.load()
         params = self.library.llama_model_default_params()
         params.vocab_only = vocabulary_only

@@ -148,7 +148,7 @@ def open_chat(
     # A file that is not there is the engine's to tell.
     with suppress(OSError):
         check_memory(target.path.stat().st_size, options, find_memory())
-    engine = LlamaEngine(target.path, options, progress=progress)
+    engine = LlamaEngine(target.path, options, judge=target.judge, progress=progress)
     conversation = Conversation(engine, chosen_template, system=system, history=history)
     return Chat(target.name, engine, conversation, sampling)
 

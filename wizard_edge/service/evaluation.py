@@ -74,8 +74,8 @@ def evaluate_model(
     reference_sha256 = (
         _sha256_of(other, progress) if other and target.installed else None
     )
-    paths = [item.path for item in (target, other) if item is not None]
-    with _loaded(paths, options, progress) as engines:
+    targets = [item for item in (target, other) if item is not None]
+    with _loaded(targets, options, progress) as engines:
         evaluation = evaluate(
             engines[0],
             content,
@@ -144,12 +144,18 @@ def _check_memory(
 
 @contextmanager
 def _loaded(
-    paths: Sequence[Path], options: LoadOptions, progress: Progress
+    targets: Sequence[Target], options: LoadOptions, progress: Progress
 ) -> Iterator[list[LlamaEngine]]:
     with ExitStack() as opened:
         yield [
-            opened.enter_context(closing(LlamaEngine(path, options, progress=progress)))
-            for path in paths
+            opened.enter_context(
+                closing(
+                    LlamaEngine(
+                        target.path, options, judge=target.judge, progress=progress
+                    )
+                )
+            )
+            for target in targets
         ]
 
 

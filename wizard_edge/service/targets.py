@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from wizard_edge.engine import Sampling
@@ -15,6 +16,7 @@ from wizard_edge.service.installation import Installation
 from wizard_edge.service.models import resolve
 from wizard_edge.store import Installed
 from wizard_edge.templates import TEMPLATES, PromptTemplate, find_template
+from wizard_edge.verdicts import Judge, check, check_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,13 @@ class Target:
     template: str | None
     sampling: Sampling
     installed: Installed | None = None
+
+    @property
+    def judge(self) -> Judge:
+        """What decides whether the file may be loaded: once for an installed one."""
+        if self.installed is None:
+            return check
+        return partial(check_once, sha256=self.installed.receipt.sha256)
 
 
 def find_target(installation: Installation, ref: str) -> Target:
