@@ -149,7 +149,7 @@ def _parse_line(path: Path, line: bytes) -> tuple[tuple[int, ...], Sha256]:
         if len(line) > _MAX_LINE:
             raise ValueError("its first line is too long")
         table = json.loads(line)
-        schema, sizes = table["schema"], table["sizes"]
+        schema = table["schema"]
         if isinstance(schema, int) and schema > SCHEMA:
             raise ConfigError(
                 f"{path} has schema {schema}, this version reads up to {SCHEMA}",
@@ -157,6 +157,7 @@ def _parse_line(path: Path, line: bytes) -> tuple[tuple[int, ...], Sha256]:
             )
         if schema != SCHEMA or table["chunk"] != CHUNK_SIZE:
             raise ValueError("of another form")
+        sizes = table["sizes"]
         if not isinstance(sizes, list) or not all(type(n) is int for n in sizes):
             raise ValueError("sizes should be whole numbers")
         if not sizes or min(sizes) < 0:

@@ -30,6 +30,7 @@ Commands:
   list        List the models in the store
   show        Show all that is known about a model
   rm          Remove models from the store
+  verify      Check the files of the store, repair them
   prompt      Show the exact text and tokens a model would get
   convert     Convert original weights to a GGUF file
   imatrix     Compute an importance matrix from a text

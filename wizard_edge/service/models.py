@@ -139,7 +139,7 @@ def plan_removal(installation: Installation, refs: Sequence[str]) -> Removal:
     """
     chosen: dict[Path, Installed | Damaged] = {}
     for ref in refs:
-        for item in _find_all(installation, ref):
+        for item in find_variants(installation, ref):
             chosen[item.receipt_path] = item
     store = installation.store
     paths = [path for item in chosen.values() for path in store.files(item)]
@@ -192,6 +192,38 @@ def variant_entry(variant: Variant, installed: Collection[str]) -> VariantEntry:
     )
 
 
+def find_variants(installation: Installation, text: str) -> list[Installed | Damaged]:
+    """Return the variants of the store that a person means, damaged ones too.
+
+    A name without a quant means all of the model but what is from the future.
+    Raises: UnknownModel, NotFound for what is not installed, UnknownQuant, UsageError
+    for what is no name of a model; Corrupt for a quant that may be the one of a
+    damaged receipt; ConfigError for a receipt from the future.
+    """
+    ref = ModelRef.parse(text)
+    if not isinstance(ref, RegistryRef):
+        raise UsageError(
+            f"not a model of the store: {text}", hint="'wizard-edge list' shows them"
+        )
+    name, _ = resolve(installation, ref)
+    store = installation.store
+    try:
+        if ref.quant is None:
+            removable = [item for item in store.contents(name) if not _kept(item)]
+            # What is not there, or there from the future only, is told by the store.
+            return removable or [*store.variants(name)]
+        found = store.find(name, ref.quant)
+    except UnknownModel as err:
+        raise NotFound(
+            f"{name} is not installed", hint="'wizard-edge list' shows what is"
+        ) from err
+    return [
+        item
+        for item in store.variants(name)
+        if item.receipt.quant == found.receipt.quant
+    ]
+
+
 def resolve(
     installation: Installation, ref: RegistryRef
 ) -> tuple[ModelName, ModelSpec | None]:
@@ -228,31 +260,6 @@ def _label(variant: Installed | Damaged) -> str:
     if isinstance(variant, Damaged):
         return f"{variant.folder.name}/{variant.path.name}"
     return f"{variant.receipt.model}:{variant.receipt.quant}"
-
-
-def _find_all(installation: Installation, text: str) -> list[Installed | Damaged]:
-    ref = ModelRef.parse(text)
-    if not isinstance(ref, RegistryRef):
-        raise UsageError(
-            f"not a model of the store: {text}", hint="'wizard-edge list' shows them"
-        )
-    name, _ = resolve(installation, ref)
-    store = installation.store
-    try:
-        if ref.quant is None:
-            removable = [item for item in store.contents(name) if not _kept(item)]
-            # What is not there, or there from the future only, is told by the store.
-            return removable or [*store.variants(name)]
-        found = store.find(name, ref.quant)
-    except UnknownModel as err:
-        raise NotFound(
-            f"{name} is not installed", hint="'wizard-edge list' shows what is"
-        ) from err
-    return [
-        item
-        for item in store.variants(name)
-        if item.receipt.quant == found.receipt.quant
-    ]
 
 
 def _kept(variant: Installed | Damaged) -> bool:
