@@ -21,7 +21,7 @@ from wizard_edge.errors import (
     Refused,
     UnknownModel,
 )
-from wizard_edge.files import move_into_place, write_atomically
+from wizard_edge.files import delete, move_into_place, write_atomically
 from wizard_edge.locking import Busy, is_held
 from wizard_edge.names import ModelName, RelPath, Sha256
 from wizard_edge.paths import Home
@@ -416,7 +416,6 @@ def test_the_receipt_goes_first(
     store = a_store(tmp_path)
     installed = put(store, receipt_for(b"x"), b"x")
     deleted: list[str] = []
-    delete = store_module._delete
 
     def crash_after_one(path: Path) -> int:
         if deleted:
@@ -424,7 +423,7 @@ def test_the_receipt_goes_first(
         deleted.append(path.name)
         return delete(path)
 
-    monkeypatch.setattr(store_module, "_delete", crash_after_one)
+    monkeypatch.setattr("wizard_edge.store.delete", crash_after_one)
     with pytest.raises(KeyboardInterrupt):
         store.remove(installed)
 

@@ -99,6 +99,41 @@ def move_into_place(temp: Path, path: Path) -> None:
         sync_folder(path.parent)
 
 
+def delete(path: Path) -> int:
+    """Delete a file if it is there and have that on the disk; return its bytes.
+
+    Raises: Refused where that is not allowed, as for an open file on Windows.
+    """
+    try:
+        with translated(path):
+            size = path.lstat().st_size
+            path.unlink()
+            sync_folder(path.parent)
+    except FileNotFoundError:
+        return 0
+    except Refused as err:
+        if isinstance(err.__cause__, PermissionError):
+            raise Refused(
+                f"cannot delete {path}: {err.__cause__.strerror}",
+                hint="close what has it open, or check who owns it",
+            ) from err
+        raise
+    return size
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, by name; nothing where there is none.
+
+    Raises: Refused without the permission.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as err:
+        raise Refused(f"cannot read {folder}: {err.strerror}") from err
+
+
 def is_link(path: Path) -> bool:
     """Tell whether a file has another name too, or is only a link to one.
 

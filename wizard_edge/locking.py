@@ -57,14 +57,23 @@ def exclusive(
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a living process holds the lock; leaves no file where none was."""
+    """Tell whether a living process holds the lock; leaves everything as it is.
+
+    Raises: Refused where the file may not be opened.
+    """
+    # Imported here: planning and reading need no locks.
+    from filelock import FileLock, Timeout
+
     if not path.exists():
         return False
+    lock = FileLock(path)
     try:
-        with exclusive(path):
-            return False
-    except Busy:
+        with translated(path):
+            lock.acquire(timeout=0)
+    except Timeout:
         return True
+    lock.release()
+    return False
 
 
 def _acquire(

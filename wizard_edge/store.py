@@ -29,8 +29,9 @@ from wizard_edge.errors import (
 )
 from wizard_edge.files import (
     TEMP_SUFFIX,
+    delete,
+    entries,
     move_into_place,
-    sync_folder,
     translated,
     write_atomically,
 )
@@ -239,7 +240,7 @@ class Store:
             try:
                 yield Slot(name, file, partial / f"{stem}{PARTIAL_SUFFIX}")
             finally:
-                for leftover in _entries(partial):
+                for leftover in entries(partial):
                     if leftover.name.startswith(stem) and leftover != lock:
                         with contextlib.suppress(OSError):
                             leftover.unlink()
@@ -274,11 +275,11 @@ class Store:
         moved: list[Path] = []
         try:
             # An old receipt must never stand beside a new file.
-            _delete(installed.receipt_path)
+            delete(installed.receipt_path)
             for slot in slots:
                 target = place(folder, slot.file)
-                _delete(_beside(target, CHUNKS_SUFFIX))
-                _delete(verdict_path(target))
+                delete(_beside(target, CHUNKS_SUFFIX))
+                delete(verdict_path(target))
                 moved.append(target)
                 move_into_place(slot.temp, target)
                 if slot.chunks is not None:
@@ -356,7 +357,7 @@ class Store:
         """Return the texts of a model that leave with its last variant."""
         return sorted(
             entry
-            for entry in _entries(self.home.model(name))
+            for entry in entries(self.home.model(name))
             if (entry.name.upper().startswith(_COMPANIONS) and not _of_variant(entry))
             or entry.name.endswith(TEMP_SUFFIX)
         )
@@ -393,12 +394,17 @@ class Store:
         Raises: Busy at once where somebody does and `wait` is false; NotEnough,
         Refused where the store cannot be written.
         """
-        path = place(self.home.run, RelPath.parse(f"{name}{LOCK_SUFFIX}"))
+        path = lock_path(self.home, name)
         with translated(path):
             self.home.root.mkdir(parents=True, exist_ok=True)
             self.home.run.mkdir(mode=_RUN_MODE, exist_ok=True)
         with exclusive(path, waiting=_patiently if wait else None):
             yield
+
+
+def lock_path(home: Home, name: ModelName) -> Path:
+    """Return the lock of whoever changes a model."""
+    return place(home.run, RelPath.parse(f"{name}{LOCK_SUFFIX}"))
 
 
 def side_files(path: Path) -> list[Path]:
@@ -433,7 +439,7 @@ def _receipts(folder: Path) -> tuple[list[Installed], list[Damaged]]:
     """Read the receipts of a folder: those that are whole, and those that are not."""
     whole: list[Installed] = []
     damaged: list[Damaged] = []
-    for path in _entries(folder):
+    for path in entries(folder):
         if path.suffix == SUFFIX:
             try:
                 whole.append(_read(path))
@@ -500,30 +506,11 @@ def _check_slots(receipt: Receipt, slots: Sequence[Slot]) -> None:
 
 
 def _delete_all(paths: Iterable[Path]) -> int:
-    return sum(map(_delete, paths))
-
-
-def _delete(path: Path) -> int:
-    """Delete a file if it is there and have that on the disk; return its bytes."""
-    try:
-        with translated(path):
-            size = path.lstat().st_size
-            path.unlink()
-            sync_folder(path.parent)
-    except FileNotFoundError:
-        return 0
-    except Refused as err:
-        if isinstance(err.__cause__, PermissionError):
-            raise Refused(
-                f"cannot delete {path}: {err.__cause__.strerror}",
-                hint="close what has it open, or check who owns it",
-            ) from err
-        raise
-    return size
+    return sum(map(delete, paths))
 
 
 def _folders(models: Path) -> list[Path]:
-    return [path for path in _entries(models) if _is_model(path)]
+    return [path for path in entries(models) if _is_model(path)]
 
 
 def _is_model(path: Path) -> bool:
@@ -532,15 +519,6 @@ def _is_model(path: Path) -> bool:
     except UsageError:
         return False
     return path.is_dir()
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except PermissionError as err:
-        raise Refused(f"cannot read {folder}: {err.strerror}") from err
 
 
 def _order(installed: Installed) -> tuple[str, str, str]:

@@ -31,6 +31,7 @@ Commands:
   show        Show all that is known about a model
   rm          Remove models from the store
   verify      Check the files of the store, repair them
+  prune       Remove what is left over in the store
   prompt      Show the exact text and tokens a model would get
   convert     Convert original weights to a GGUF file
   imatrix     Compute an importance matrix from a text
