@@ -94,8 +94,8 @@ def test_a_file_of_the_hub_comes_in(
 
     assert result.exit_code == 0
     assert result.stderr == (
-        "licence: nobody says\n"
         f"installed tiny:Q8_0 ({len(model('q8')) / 1000:.1f} kB)\n"
+        "licence: nobody says which; look where it comes from\n"
         'next: wizard-edge run tiny:Q8_0 "Who are you?"\n'
     )
     folder = home / "models" / "tiny"

@@ -63,7 +63,8 @@ def obtain(
     ]
     somebody = is_terminal(sys.stdin) and is_terminal(sys.stderr)
     if not missing or app.output.as_json or not somebody:
-        show_terms(app.output, terms)
+        if terms.licenses:
+            show_terms(app.output, terms)
         return
     # What is asked for is shown in full below, with the conflict.
     accepted = tuple(item for item in terms.licenses if item not in missing)

@@ -118,6 +118,8 @@ def _pull(
         )
     show_stored(app.output, [stored])
     receipt = stored.receipt
+    if not receipt.licenses:
+        app.output.say("licence: nobody says which; look where it comes from")
     app.output.say(
         f'next: wizard-edge run {receipt.model}:{receipt.quant} "Who are you?"'
     )
