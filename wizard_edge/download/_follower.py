@@ -20,6 +20,8 @@ from wizard_edge.receipts import Piece
 # What waits in memory to be hashed; beyond it the disk is read again.
 _MAX_WAITING = (32 << 20) // CHUNK_SIZE
 
+_SYNC_EVERY = 32 << 20
+
 
 class Follower:
     """Hashes chunk after chunk as they become whole, on a thread of its own.
@@ -44,6 +46,7 @@ class Follower:
         self._changed = changed
         self._whole = hashlib.sha256()
         self._number = 0
+        self._synced = 0
         self._waiting: dict[int, Sequence[bytes]] = {}
         self._more = Condition()
         self._stopped = False
@@ -90,6 +93,9 @@ class Follower:
                 if own is not None:
                     own.update(data)
             self.position = grid.span(number).end
+            if self.position - self._synced >= _SYNC_EVERY:
+                self._partial.begin_sync(self._synced, self.position - self._synced)
+                self._synced = self.position
         if own is not None and piece.sha256 not in (None, own.hexdigest()):
             raise WrongBytes(piece.path or self._partial.path.name)
 

@@ -87,6 +87,11 @@ class Partial:
         # Not under the lock: it may take long, and close() waits for its threads.
         return self._opened().read(offset, size)
 
+    def begin_sync(self, offset: int, size: int) -> None:
+        """Have the system begin to write bytes to the disk. Raises: Stopped."""
+        with self._lock:
+            self._opened().begin_sync(offset, size)
+
     def record(self, number: int, crc: int) -> None:
         """Note that a chunk is whole. Raises: NotEnough, Stopped."""
         head = struct.pack("<II", number, crc)
