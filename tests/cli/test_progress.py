@@ -38,7 +38,7 @@ def test_long_work_writes_a_line_per_tenth() -> None:
         lines(ProgressEvent("convert", done * 10**6, 2000 * 10**6))
     lines(ProgressEvent("verify", 1, 1, "tensors"))
 
-    assert written == [
+    assert [line.partition(",")[0] for line in written] == [
         *(f"convert: {10 * tenth}% of 2.0 GB" for tenth in range(11)),
         "verify: 100% of 1 tensors",
     ]
@@ -67,7 +67,7 @@ def test_work_that_is_over_at_once_draws_no_bar() -> None:
 
 def test_a_bar_shows_stage_share_and_amount_and_leaves_the_screen() -> None:
     stream = Terminal()
-    bar = Bar(stream, clock(0, 0, 9))
+    bar = Bar(stream, clock(0, 9))
 
     bar(ProgressEvent("read", 0, 10**9))
     bar(ProgressEvent("convert [bold]", 25 * 10**7, 10**9))
@@ -91,3 +91,46 @@ def test_a_bar_that_was_closed_for_a_question_comes_back() -> None:
     bar.close()
 
     assert "verify" in stream.getvalue()[asked:]
+
+
+def test_lines_tell_speed_and_the_time_that_is_left() -> None:
+    written: list[str] = []
+    lines = Lines(written.append, clock(0, 10, 20))
+
+    for done in (0, 10, 20):
+        lines(ProgressEvent("download", done * 10**8, 10**10))
+
+    assert written == [
+        "download: 10% of 10.0 GB, 100 MB/s, 1 min 30 s left",
+        "download: 20% of 10.0 GB, 100 MB/s, 1 min 20 s left",
+    ]
+
+
+def test_what_was_there_before_is_no_speed() -> None:
+    written: list[str] = []
+    lines = Lines(written.append, clock(0, 10))
+
+    lines(ProgressEvent("download", 5 * 10**9, 10**10))
+    lines(ProgressEvent("download", 6 * 10**9, 10**10))
+
+    assert written == ["download: 60% of 10.0 GB, 100 MB/s, 40.0 s left"]
+
+
+def test_the_speed_is_that_of_the_last_seconds() -> None:
+    written: list[str] = []
+    lines = Lines(written.append, clock(0, 100, 110))
+
+    for done in (0, 1, 2):
+        lines(ProgressEvent("download", done * 10**9, 10**10))
+
+    assert written[-1] == "download: 20% of 10.0 GB, 100 MB/s, 1 min 20 s left"
+
+
+def test_other_units_have_a_time_that_is_left() -> None:
+    written: list[str] = []
+    lines = Lines(written.append, clock(0, 10))
+
+    lines(ProgressEvent("convert", 0, 100, "tensors"))
+    lines(ProgressEvent("convert", 20, 100, "tensors"))
+
+    assert written == ["convert: 20% of 100 tensors, 40.0 s left"]
