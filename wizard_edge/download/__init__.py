@@ -7,7 +7,15 @@ on. Where bytes come from is a callable: nothing here knows a hub or the store.
 """
 
 from wizard_edge.download._download import download
-from wizard_edge.download._partial import bytes_there
+from wizard_edge.download._partial import bytes_there, part_paths
 from wizard_edge.download._values import Fetched, Options, Source, Wanted
 
-__all__ = ["Fetched", "Options", "Source", "Wanted", "bytes_there", "download"]
+__all__ = [
+    "Fetched",
+    "Options",
+    "Source",
+    "Wanted",
+    "bytes_there",
+    "download",
+    "part_paths",
+]

@@ -51,8 +51,7 @@ class Partial:
     def __init__(self, folder: Path, key: str, grid: Grid) -> None:
         """Name the files; `open` makes them."""
         self.grid = grid
-        self.path = place(folder, RelPath.parse(key + PART_SUFFIX))
-        self.journal = place(folder, RelPath.parse(key + JOURNAL_SUFFIX))
+        self.path, self.journal = part_paths(folder, key)
         self.sums: dict[int, int] = {}
         self.is_new = False
         self._head = _head(key, grid)
@@ -168,9 +167,15 @@ class Partial:
         return sums, place
 
 
+def part_paths(folder: Path, key: str) -> tuple[Path, Path]:
+    """Return where the part file of a download and its journal lie."""
+    part = place(folder, RelPath.parse(key + PART_SUFFIX))
+    return part, place(folder, RelPath.parse(key + JOURNAL_SUFFIX))
+
+
 def bytes_there(folder: Path, key: str, grid: Grid) -> int:
     """Return about how many bytes of a download are there, by its journal's size."""
-    journal = place(folder, RelPath.parse(key + JOURNAL_SUFFIX))
+    _, journal = part_paths(folder, key)
     try:
         records = (journal.stat().st_size - len(_head(key, grid))) // _RECORD.size
     except OSError:

@@ -22,6 +22,7 @@ from wizard_edge.download import (
     Wanted,
     bytes_there,
     download,
+    part_paths,
 )
 from wizard_edge.errors import BackendError, Corrupt, WizardEdgeError
 from wizard_edge.files import translated
@@ -36,6 +37,7 @@ from wizard_edge.names import RelPath
 from wizard_edge.part_files import allocated, check_space
 from wizard_edge.paths import place
 from wizard_edge.progress import Progress, ProgressEvent
+from wizard_edge.receipts import SUFFIX as RECEIPT_SUFFIX
 from wizard_edge.receipts import Acceptance, Piece, Receipt, StoredFile
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.consent import Consent
@@ -78,6 +80,7 @@ def fetch(
         there = present(installation, ready.name, ready.quant)
         if there is not None:
             return Stored(there.receipt, there.path, already=True)
+        _take_back(installation, ready)
         fetched = _fetch_all(
             folder,
             hub,
@@ -97,6 +100,23 @@ def fetch(
         return _commit(installation, found, receipt, fetched, texts)
 
 
+def _take_back(installation: Installation, ready: Ready) -> None:
+    """Go on from where a run was killed that had moved its files, but had no receipt.
+
+    Such a file has its journal still, and no part any more.
+    """
+    home = installation.home
+    models = home.model(ready.name)
+    if place(models, RelPath.parse(ready.files[0].name + RECEIPT_SUFFIX)).exists():
+        return
+    for file in ready.files:
+        part, journal = part_paths(home.partial, file.key)
+        moved = place(models, file.name)
+        if journal.exists() and not part.exists() and moved.is_file():
+            with translated(part):
+                moved.replace(part)
+
+
 def _fetch_all(
     folder: Path,
     hub: Hub,
@@ -105,7 +125,7 @@ def _fetch_all(
     options: Options,
     progress: Progress,
 ) -> list[Fetched]:
-    parts = [place(folder, RelPath.parse(f"{file.key}.part")) for file in ready.files]
+    parts = [part_paths(folder, file.key)[0] for file in ready.files]
     missing = ready.size - sum(map(allocated, parts))
     check_space(folder, missing, hint="--home DIR moves the store")
     sources = [
