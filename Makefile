@@ -55,6 +55,8 @@ faults: dev
 	$(BIN)/python -m tests.faults.gguf_inputs --full
 	$(BIN)/python -m tests.faults.conversion_kills --points 50
 	$(BIN)/python -m tests.faults.streamed_kills --kills 100
+	$(BIN)/python -m tests.faults.pull_kills --kills 200
+	$(BIN)/python -m tests.faults.pull_network
 
 # Writes what is generated: the command reference.
 docs: dev

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +15,19 @@ from typing import Literal, Protocol
 from tests.hub.faults import Fault
 from tests.hub.routes import Reply
 
+try:
+    import fcntl
+    import termios
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 _PIECE = 1 << 16
 # Handed to the system at once where it copies from the file itself.
 _LARGE_PIECE = 4 << 20
 # How often a limited connection sends, so that its pace looks even.
 _TICKS = 50
+# A client that does not read is not waited for longer than a second.
+_MOST_DRAINS, _DRAIN_S = 1000, 0.001
 
 End = Literal["kept", "closed", "cut", "reset", "silent"]
 
@@ -140,12 +149,25 @@ class Pace:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close a connection with RST."""
+    """Close a connection with RST, when what was sent has arrived."""
+    _drain(connection)
     # Closing with nothing to linger for sends RST, if no FIN went before: so past
     # the handler's own shutdown.
     linger = struct.pack("ii", 1, 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     os.close(connection.detach())
+
+
+def _drain(connection: socket.socket) -> None:
+    """Wait until the other side has all bytes: with RST the system drops the rest."""
+    if fcntl is None:
+        return
+    for _ in range(_MOST_DRAINS):
+        # Source: tcp(7), SIOCOUTQ, which has the number of TIOCOUTQ.
+        left = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        if not int.from_bytes(left, sys.byteorder):
+            return
+        time.sleep(_DRAIN_S)
 
 
 def _flipped(piece: bytes, place: int, at: int | None) -> bytes:
