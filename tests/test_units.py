@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from wizard_edge.units import format_bytes, format_count, format_seconds, parse_bytes
+from wizard_edge.units import (
+    format_bytes,
+    format_count,
+    format_days_ago,
+    format_seconds,
+    parse_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +70,25 @@ def test_parameters_are_counted_in_billions() -> None:
         "3.7 M",
         "6.7 B",
     ]
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [
+        (-1, "today"),
+        (0, "today"),
+        (1, "yesterday"),
+        (2, "2 days ago"),
+        (13, "13 days ago"),
+        (14, "2 weeks ago"),
+        (60, "8 weeks ago"),
+        (61, "2 months ago"),
+        (299, "9 months ago"),
+        (300, "a year ago"),
+        (547, "a year ago"),
+        (730, "2 years ago"),
+    ],
+)
+def test_days_are_told_in_the_largest_unit_that_fits(days: int, text: str) -> None:
+    assert format_days_ago(days) == text
+    assert len(text) <= 12

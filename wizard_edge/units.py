@@ -55,6 +55,23 @@ def format_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def format_days_ago(days: int) -> str:
+    """Write how long ago a day was, in 12 columns at most: `today`, `3 days ago`."""
+    if days < 1:
+        return "today"
+    if days == 1:
+        return "yesterday"
+    for size, limit, unit in (
+        (1, 14, "days"),
+        (7, 61, "weeks"),
+        (30.44, 300, "months"),
+    ):
+        if days < limit:
+            return f"{int(days // size)} {unit} ago"
+    years = round(days / 365.25) or 1
+    return "a year ago" if years == 1 else f"{years} years ago"
+
+
 def format_count(number: int) -> str:
     """Write a count of parameters: `6.7 B`, `13.0 B`, `3.7 M`."""
     for factor, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):

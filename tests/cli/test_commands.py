@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.stores import CONTENT, install, receipt_of, tree
 from wizard_edge.cli import _output
-from wizard_edge.names import Sha256
+from wizard_edge.names import CommitId, RelPath, RepoId, Sha256
 from wizard_edge.paths import Home
-from wizard_edge.receipts import EvaluatedOn
+from wizard_edge.receipts import EvaluatedOn, Piece
 from wizard_edge.store import Installed, Store
 from wizard_edge.units import format_bytes
 
@@ -39,6 +41,11 @@ def measured(item: Installed, home: Path, quality: dict[str, float]) -> Installe
     )
 
 
+def licensed(item: Installed, home: Path, license: str) -> None:
+    """Write another licence into a receipt."""
+    Store(Home(home)).amend(item, lambda receipt: replace(receipt, licenses=(license,)))
+
+
 def test_list_of_nothing_says_what_to_do(cli: Cli) -> None:
     result = cli("list")
 
@@ -55,9 +62,9 @@ def test_list(cli: Cli, installed: Install) -> None:
     result = cli("list")
 
     assert result.stdout == (
-        "NAME           QUANT     SIZE  TEMPLATE  LICENCE\n"
-        "a-longer-name  Q8_0   30.0 kB  -         apache-2.0\n"
-        "tiny           F32    30.0 kB  vicuna    apache-2.0\n"
+        "NAME           QUANT     SIZE  TEMPLATE  LICENCE     LAST USED\n"
+        "a-longer-name  Q8_0   30.0 kB  -         apache-2.0  -\n"
+        "tiny           F32    30.0 kB  vicuna    apache-2.0  -\n"
     )
     assert result.stderr == ""
 
@@ -79,9 +86,9 @@ def test_list_has_a_column_of_quality_where_there_is_any(
     measured(installed("tiny"), home, {"perplexity": 5.9134, "kl_divergence": 0.01234})
 
     assert cli("list").stdout == (
-        "NAME   QUANT     SIZE  TEMPLATE  LICENCE     QUALITY\n"
-        "other  F32    30.0 kB  vicuna    apache-2.0  -\n"
-        "tiny   F32    30.0 kB  vicuna    apache-2.0  ppl 5.91, kl 0.0123\n"
+        "NAME   QUANT     SIZE  TEMPLATE  LICENCE     LAST USED  QUALITY\n"
+        "other  F32    30.0 kB  vicuna    apache-2.0  -          -\n"
+        "tiny   F32    30.0 kB  vicuna    apache-2.0  -          ppl 5.91, kl 0.0123\n"
     )
     rows = json.loads(cli("list", "--json").stdout)
     assert [row["quality"] for row in rows] == [
@@ -95,7 +102,39 @@ def test_errors_of_a_conversion_alone_make_no_column(
 ) -> None:
     measured(installed("tiny"), home, {"rms_error.Q4_K": 0.01})
 
-    assert cli("list").stdout.splitlines()[0].split()[-1] == "LICENCE"
+    assert cli("list").stdout.splitlines()[0].split()[-2:] == ["LAST", "USED"]
+
+
+def test_list_tells_when_a_model_was_used_last(
+    cli: Cli, installed: Install, home: Path
+) -> None:
+    item = installed("tiny")
+    days = 24 * 3600
+    Store(Home(home)).mark_used(item, time.time() - 3 * days)
+
+    assert cli("list").stdout.splitlines()[1].endswith("  3 days ago")
+
+    Store(Home(home)).mark_used(item, 1767323045.0)
+    [row] = json.loads(cli("list", "--json").stdout)
+    assert row["last_used"] == "2026-01-02T03:04:05Z"
+
+
+def test_list_of_the_longest_names_fits_into_88_columns(
+    cli: Cli, installed: Install, home: Path
+) -> None:
+    store = Store(Home(home))
+    for name, license in (
+        ("wizardcoder-python-34b-v1.0", "llama2"),
+        ("wizardcoder-15b-v1.0", "bigcode-openrail-m"),
+    ):
+        item = installed(name, "Q4_K_M", template="alpaca")
+        licensed(item, home, license)
+        store.mark_used(item, time.time() - 250 * 24 * 3600)
+
+    lines = cli("list").stdout.splitlines()
+
+    assert max(map(len, lines)) <= 88
+    assert lines[1].endswith("  8 months ago")
 
 
 def test_list_in_json(cli: Cli, installed: Install) -> None:
@@ -142,7 +181,58 @@ def test_show_of_an_installed_model(cli: Cli, installed: Install) -> None:
         "obligations     hand over a copy of the licence and keep the notices (4)\n"
         "                mark the files you changed (4.b)\n"
         f"installed       F32, 30.0 kB, {item.path}\n"
+        "                  no chunk sums: verify writes them\n"
     )
+
+
+def test_show_says_where_the_files_are_from_and_what_lies_beside(
+    cli: Cli, home: Path
+) -> None:
+    repo, revision = RepoId("owner/small"), CommitId("0123456789" * 4)
+    receipt = receipt_of()
+    half = len(CONTENT) // 2
+    pieces = (
+        Piece(half, None, repo, revision, RelPath("q/small-a.gguf")),
+        Piece(len(CONTENT) - half, url="https://example.org/small-b.gguf"),
+    )
+    receipt = replace(receipt, files=(replace(receipt.files[0], pieces=pieces),))
+    item = install(Store(Home(home)), receipt)
+    Store(Home(home)).mark_used(item, 1767323045.0)
+
+    lines = cli("show", "small").stdout.splitlines()
+
+    start = next(n for n, line in enumerate(lines) if line.startswith("installed"))
+    assert [line.strip() for line in lines[start + 2 : start + 6]] == [
+        "fetched from hf:owner/small/q/small-a.gguf at 012345678901",
+        "fetched from https://example.org/small-b.gguf",
+        "chunk sums are there",
+        "last used 2026-01-02T03:04:05Z",
+    ]
+    [card] = json.loads(cli("show", "small", "--json").stdout)["installed"]
+    assert (card["sums"], card["last_used"]) == (True, "2026-01-02T03:04:05Z")
+
+
+def test_show_has_the_notice_to_the_letter(cli: Cli) -> None:
+    text = cli("show", "wizardlm-13b-v1.2").stdout
+
+    assert "\nnotice          Llama 2 is licensed under the LLAMA 2 Community" in text
+    assert "\nobligations     " in text
+
+
+def test_rm_takes_everything_along_that_is_ours(
+    cli: Cli, installed: Install, home: Path
+) -> None:
+    item = installed("tiny")
+    Store(Home(home)).mark_used(item, 0.0)
+    cli("verify", "tiny")
+    for name in ("NOTICE", "LICENSE.txt"):
+        (item.folder / name).write_text("text")
+    size = bytes_in(item.folder)
+
+    result = cli("rm", "tiny", "--yes", "--json")
+
+    assert json.loads(result.stdout)["freed"] == size
+    assert tree(home) == []
 
 
 def test_show_of_a_measured_model(cli: Cli, installed: Install, home: Path) -> None:
@@ -165,6 +255,7 @@ def test_show_of_a_measured_model(cli: Cli, installed: Install, home: Path) -> N
 
     assert text.endswith(
         f"installed       F32, 30.0 kB, {item.path}\n"
+        "                  no chunk sums: verify writes them\n"
         "quality         F32\n"
         "                  perplexity 5.9134 ± 0.0321\n"
         "                  KL divergence 0.012340 ± 0.000560\n"

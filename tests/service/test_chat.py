@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from wizard_edge.service.chat import (
     sampling_from,
 )
 from wizard_edge.service.installation import Installation, open_installation
+from wizard_edge.service.models import list_installed
 from wizard_edge.service.prompts import show_prompt
 from wizard_edge.service.pull import pull
 from wizard_edge.service.targets import find_target
@@ -70,6 +72,15 @@ def test_an_installed_model_is_judged_at_its_first_load_only(
 
     monkeypatch.setattr(verdicts, "read_valid", judge)
     open_chat("apprentice", installation=installation).close()
+
+
+def test_opening_an_installed_model_notes_when(installation: Installation) -> None:
+    later = replace(installation, clock=lambda: 2_000_000_000.0)
+
+    open_chat("apprentice", installation=later).close()
+
+    [item] = list_installed(later)
+    assert item.last_used == "2033-05-18T03:33:20Z"
 
 
 def test_clear_starts_over(installation: Installation) -> None:

@@ -126,6 +126,7 @@ def test_figures_of_an_installed_model_go_into_its_receipt(
     assert set(after.quality or {}) == {*ERRORS, *figure_names()}
     assert (found.recorded, NOW) == (True, installation.clock())
     assert installation.store.find(NAME, "Q8_0").receipt == other
+    assert {item.last_used() for item in installation.store.installed()} == {NOW}
 
 
 def test_figures_of_the_last_evaluation_go_as_a_whole(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.units import format_bytes, format_count
+from wizard_edge.units import format_bytes, format_count, format_days_ago
 
 if TYPE_CHECKING:
     from wizard_edge.service.models import InstalledModel
@@ -45,7 +46,8 @@ def _list_installed(app: App) -> None:
     if not models:
         app.output.say("no model is installed\nhint: wizard-edge pull apprentice")
         return
-    heads = ["NAME", "QUANT", "SIZE", "TEMPLATE", "LICENCE"]
+    today = _day(app.installation.now())
+    heads = ["NAME", "QUANT", "SIZE", "TEMPLATE", "LICENCE", "LAST USED"]
     rows = [
         [
             model.name,
@@ -53,6 +55,7 @@ def _list_installed(app: App) -> None:
             format_bytes(model.size),
             model.template or "-",
             ", ".join(model.licenses) or "-",
+            _days_ago(model.last_used, today),
         ]
         for model in models
     ]
@@ -65,6 +68,15 @@ def _list_installed(app: App) -> None:
     for model in models:
         if model.problem:
             app.output.warn(f"{model.name}:{model.quant}: {model.problem}")
+
+
+def _day(utc: str) -> date:
+    """Return the day that a time in UTC is on where this machine stands."""
+    return datetime.fromisoformat(utc).astimezone().date()
+
+
+def _days_ago(utc: str | None, today: date) -> str:
+    return format_days_ago((today - _day(utc)).days) if utc else "-"
 
 
 def _quality(model: InstalledModel) -> str:

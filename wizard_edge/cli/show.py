@@ -16,7 +16,7 @@ from wizard_edge.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from wizard_edge.models import Scores, Source
-    from wizard_edge.receipts import CheckedFile, EvaluatedOn
+    from wizard_edge.receipts import CheckedFile, EvaluatedOn, Receipt
     from wizard_edge.service.cards import FileFacts, InstalledCard, ModelCard
 
 Row = tuple[str, str]
@@ -125,6 +125,7 @@ def _terms(card: ModelCard) -> Iterator[Row]:
     yield "obligations", "\n".join(obligations)
     uses = [use for item in card.terms.licenses for use in lettered(item.restrictions)]
     yield "ruled out uses", "\n".join(uses)
+    yield "notice", "\n".join(card.terms.notices)
     yield "conflict", card.terms.conflict
 
 
@@ -151,9 +152,25 @@ def _installed(card: InstalledCard) -> str:
     lines = [f"{receipt.quant}, {format_bytes(receipt.size)}, {card.path}"]
     if card.problem:
         lines.append(f"problem: {card.problem}")
+    lines += [f"fetched from {place}" for place in _places(receipt)]
     if receipt.weights:
         lines.append(_checked(receipt.weights))
+    lines.append(
+        "chunk sums are there" if card.sums else "no chunk sums: verify writes them"
+    )
+    if card.last_used:
+        lines.append(f"last used {card.last_used}")
     return "\n  ".join(lines)
+
+
+def _places(receipt: Receipt) -> Iterator[str]:
+    """Say what the files were fetched as."""
+    for file in receipt.files:
+        for piece in file.pieces:
+            if piece.repo and piece.revision:
+                yield f"hf:{piece.repo}/{piece.path} at {piece.revision[:12]}"
+            else:
+                yield piece.url or ""
 
 
 def _checked(weights: Sequence[CheckedFile]) -> str:

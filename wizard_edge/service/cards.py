@@ -23,7 +23,12 @@ from wizard_edge.models import (
 from wizard_edge.receipts import Receipt
 from wizard_edge.refs import FileRef, ModelRef, RegistryRef
 from wizard_edge.service.installation import Installation
-from wizard_edge.service.models import VariantEntry, resolve, variant_entry
+from wizard_edge.service.models import (
+    VariantEntry,
+    last_used,
+    resolve,
+    variant_entry,
+)
 from wizard_edge.store import Installed
 
 
@@ -55,13 +60,17 @@ class FileFacts:
 class InstalledCard:
     """An installed variant: its receipt, its file, what is wrong with it if anything.
 
-    `header` is None where the file cannot be read; `problem` then says why.
+    `header` is None where the file cannot be read; `problem` then says why. `sums`
+    says whether every file has check sums of its chunks beside it. `last_used` is
+    when it was opened last, in UTC, None where nobody noted it.
     """
 
     path: Path
     receipt: Receipt
     header: FileFacts | None
     problem: str | None
+    sums: bool
+    last_used: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,4 +239,11 @@ def _installed(item: Installed) -> InstalledCard:
         header = file_facts(read_header(item.path))
     except (Corrupt, MissingFile) as err:
         problem = problem or err.message
-    return InstalledCard(item.path, item.receipt, header, problem)
+    return InstalledCard(
+        path=item.path,
+        receipt=item.receipt,
+        header=header,
+        problem=problem,
+        sums=all(item.sums_path(file).exists() for file in item.receipt.files),
+        last_used=last_used(item),
+    )

@@ -17,7 +17,7 @@ from wizard_edge.hardware import Memory, find_cores, find_memory
 from wizard_edge.progress import Progress, silent
 from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
-from wizard_edge.service.targets import choose_template, find_target
+from wizard_edge.service.targets import choose_template, find_target, note_use
 from wizard_edge.templates import Message, PromptTemplate
 
 _LOAD_KEYS = {
@@ -149,6 +149,7 @@ def open_chat(
     with suppress(OSError):
         check_memory(target.path.stat().st_size, options, find_memory())
     engine = LlamaEngine(target.path, options, judge=target.judge, progress=progress)
+    note_use(installation, target)
     conversation = Conversation(engine, chosen_template, system=system, history=history)
     return Chat(target.name, engine, conversation, sampling)
 

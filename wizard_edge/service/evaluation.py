@@ -22,7 +22,7 @@ from wizard_edge.receipts import EvaluatedOn, Receipt
 from wizard_edge.service.chat import check_memory, load_options_from
 from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import TOOL, Installation
-from wizard_edge.service.targets import Target, find_target
+from wizard_edge.service.targets import Target, find_target, note_use
 
 _HASHED_AT_ONCE = 1 << 22
 
@@ -65,17 +65,18 @@ def evaluate_model(
     content, text_sha256 = _read_text(text)
     target = find_target(installation, model)
     other = None if reference is None else find_target(installation, reference)
-    for opened in (target, other):
-        if opened is not None:
-            refuse_target(installation, opened, commercial=commercial)
+    targets = [item for item in (target, other) if item is not None]
+    for opened in targets:
+        refuse_target(installation, opened, commercial=commercial)
     options = _load_options(installation.settings, context, threads)
     _check_memory(target, other, options, find_memory())
     # Early, since it warms the cache for the load, and may be interrupted.
     reference_sha256 = (
         _sha256_of(other, progress) if other and target.installed else None
     )
-    targets = [item for item in (target, other) if item is not None]
     with _loaded(targets, options, progress) as engines:
+        for opened in targets:
+            note_use(installation, opened)
         evaluation = evaluate(
             engines[0],
             content,

@@ -47,7 +47,7 @@ class Installation:
 
     def now(self) -> str:
         """Return the time in UTC as receipts write it down."""
-        return time.strftime(TIME_FORMAT, time.gmtime(self.clock()))
+        return utc(self.clock())
 
     @cached_property
     def registry(self) -> Registry:
@@ -67,6 +67,11 @@ class Installation:
     def store(self) -> Store:
         """The models that are installed."""
         return Store(self.home)
+
+
+def utc(seconds: float) -> str:
+    """Write a time, in s since 1970, as receipts do."""
+    return time.strftime(TIME_FORMAT, time.gmtime(seconds))
 
 
 def open_installation(

@@ -16,7 +16,7 @@ from wizard_edge.errors import NotFound, UnknownModel, UsageError
 from wizard_edge.names import ModelName
 from wizard_edge.receipts import EvaluatedOn
 from wizard_edge.refs import ModelRef, RegistryRef
-from wizard_edge.service.installation import Installation
+from wizard_edge.service.installation import Installation, utc
 from wizard_edge.store import Damaged, Installed
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ class InstalledModel:
     """One row of `list`. `problem` says what is wrong with the file, None if nothing.
 
     `size` is bytes of all `files`; `path` and `sha256` are those of the file to open.
-    `created` is the time of installation in UTC. `quality` has the receipt's figures
-    by name, `evaluated_on` what those of `eval` were measured on.
+    `created` is the time of installation in UTC, `last_used` when it was opened last,
+    None where nobody noted it. `quality` has the receipt's figures by name,
+    `evaluated_on` what those of `eval` were measured on.
     """
 
     name: str
@@ -46,6 +47,7 @@ class InstalledModel:
     problem: str | None
     quality: Mapping[str, float] | None = None
     evaluated_on: EvaluatedOn | None = None
+    last_used: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,14 @@ def installed_model(item: Installed) -> InstalledModel:
         problem=item.problem(),
         quality=receipt.quality,
         evaluated_on=receipt.evaluated_on,
+        last_used=last_used(item),
     )
+
+
+def last_used(item: Installed) -> str | None:
+    """Return when a variant was opened last, in UTC; None where nobody noted it."""
+    seconds = item.last_used()
+    return None if seconds is None else utc(seconds)
 
 
 def variant_entry(variant: Variant, installed: Collection[str]) -> VariantEntry:

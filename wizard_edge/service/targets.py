@@ -59,6 +59,12 @@ def find_target(installation: Installation, ref: str) -> Target:
     )
 
 
+def note_use(installation: Installation, target: Target) -> None:
+    """Note that an installed model was opened, where the store can be written."""
+    if target.installed is not None:
+        installation.store.mark_used(target.installed, installation.clock())
+
+
 def choose_template(target: Target, wanted: str | None) -> PromptTemplate:
     """Return the template: the one asked for, else the model's own.
 
