@@ -7,6 +7,7 @@ it is no file to check: `# <digits>  NAME`. Lines of another form say nothing to
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -45,6 +46,13 @@ class Checksums:
             return None
         path = RelPath.parse(name)
         return self.files.get(path) or self.joined.get(path)
+
+    def check(self, path: Path, content: bytes) -> None:
+        """See that a file is what stands here, if anything does. Raises: Corrupt."""
+        said = self.whole(path.name)
+        found = hashlib.sha256(content).hexdigest()
+        if said not in (None, found):
+            raise Corrupt(path, f"its SHA-256 is {found} instead of {said} in {FILE}")
 
 
 def read_checksums(folder: Path) -> Checksums:

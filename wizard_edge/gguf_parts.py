@@ -32,13 +32,16 @@ __all__ = [
     "Pieces",
     "Whole",
     "check_parts",
+    "find_file",
     "find_pieces",
+    "is_numbered",
     "model_stem",
     "part_name",
     "read_joined",
     "read_model",
     "read_parts",
     "split_name",
+    "whole_name",
 ]
 
 SUFFIX = ".gguf"
@@ -181,6 +184,31 @@ def read_joined(pieces: Pieces) -> Header:
         )
     validate(header, size=size)
     return header
+
+
+def find_file(path: Path) -> Path:
+    """Return a file, or the first of the pieces that make it.
+
+    Raises: MissingFile for a piece that is not there.
+    """
+    return _gathered(path).paths[0]
+
+
+def is_numbered(name: str) -> bool:
+    """Tell whether a file is a piece by name, one of those that say how many."""
+    return _NUMBERED.fullmatch(name) is not None
+
+
+def whole_name(name: str) -> str | None:
+    """Return what the first file of a model is called, by the name of any of them.
+
+    Pieces are joined in it; None for what is no model by name.
+    """
+    match = _LETTERED.fullmatch(name) or _NUMBERED.fullmatch(name)
+    whole = match["whole"] if match else name
+    if part := _SPLIT.fullmatch(whole):
+        return split_name(part["stem"], 1, int(part["count"]))
+    return whole if whole.endswith(SUFFIX) else None
 
 
 def _read(first: Pieces, gather: Callable[[Path], Pieces]) -> tuple[Whole, ...]:

@@ -29,6 +29,7 @@ from wizard_edge.receipts import Origin, Receipt, StoredFile
 from wizard_edge.service.consent import record
 from wizard_edge.service.imports import import_file
 from wizard_edge.service.installation import Installation
+from wizard_edge.service.stored import Stored
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -216,20 +217,32 @@ def test_what_is_installed_is_not_replaced(tmp_path: Path) -> None:
     assert import_file(installation, path, name="other").receipt.model == "other"
 
 
-def test_what_is_installed_under_its_right_name_is_not_replaced(
+def test_what_is_installed_under_its_right_name_is_found_there(
     tmp_path: Path,
 ) -> None:
     content = small_llama().build()
     installation = knowing(tmp_path, f'F32 = {{ sha256 = "{digest(content)}" }}')
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(content)
-    import_file(installation, tmp_path / "a.gguf")
+    first = import_file(installation, tmp_path / "a.gguf")
     before = tree(installation.home.root)
 
-    with pytest.raises(UsageError, match="wizard-7b:F32 is in the store already"):
-        import_file(installation, tmp_path / "b.gguf")
+    again = import_file(installation, tmp_path / "b.gguf")
 
+    assert again == Stored(first.receipt, first.path, already=True)
     assert tree(installation.home.root) == before
+
+
+def test_what_lost_its_file_is_brought_in_again(tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    path = small_llama().write(tmp_path / "m.gguf")
+    first = import_file(installation, path)
+    assert import_file(installation, path).already
+    first.path.unlink()
+
+    again = import_file(installation, path)
+
+    assert (again.already, again.path.read_bytes()) == (False, path.read_bytes())
 
 
 def test_parts_stay_parts(tmp_path: Path) -> None:
@@ -300,11 +313,11 @@ def test_a_missing_piece_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def test_pieces_of_one_part_are_refused(tmp_path: Path) -> None:
+def test_pieces_of_a_part_need_its_name(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf-split-a"
     small_llama().set("split.count", u16(2)).write(path)
 
-    with pytest.raises(UsageError, match="make one part of a split model"):
+    with pytest.raises(UsageError, match="is part 1 of 2, which its name does not say"):
         import_file(an_installation(tmp_path), path)
 
 

@@ -1,103 +1,59 @@
-"""Bring a GGUF file that is on this machine already into the store.
+"""Bring a model that is on this machine already into the store.
 
-It is copied, and hashed on the way; what was there stays. A file that the registry
-knows by its hash is taken for that model, whatever it is called; any other goes by
-its name, as a directory of weights does.
+Its files are copied or linked, and hashed either way; what was there stays. A copy
+whose hash is known beforehand goes on where an earlier one was interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
+from hashlib import sha256
 from pathlib import Path
 
-from wizard_edge.errors import (
-    Corrupt,
-    NotEnough,
-    UnknownModel,
-    UsageError,
-)
-from wizard_edge.files import free_disk, open_regular, translated
-from wizard_edge.gguf import Header
-from wizard_edge.gguf_parts import (
-    find_pieces,
-    model_stem,
-    read_joined,
-    read_parts,
-)
-from wizard_edge.licenses import Terms, terms_named, terms_of
-from wizard_edge.models import ModelSpec, Variant
-from wizard_edge.names import ModelName, RelPath, Sha256
+from wizard_edge.errors import Corrupt, Interrupted, NotEnough, NotFound
+from wizard_edge.files import free_disk, translated
+from wizard_edge.licenses import Terms, terms_named
+from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
+from wizard_edge.locking import exclusive
+from wizard_edge.names import ModelName, RelPath
+from wizard_edge.paths import place
 from wizard_edge.progress import Progress, ProgressEvent, silent
-from wizard_edge.receipts import Acceptance, Origin, Receipt, StoredFile
-from wizard_edge.refs import QUANTS, parse_quant
+from wizard_edge.receipts import Acceptance, Piece, Receipt, StoredFile
+from wizard_edge.service.candidates import Candidate, GivenFile, find_candidate
 from wizard_edge.service.cards import file_facts
-from wizard_edge.service.checkpoints import (
-    as_model_name,
-    recorded_licenses,
-    refuse_other_shape,
-)
+from wizard_edge.service.checkpoints import recorded_licenses
 from wizard_edge.service.consent import Consent, require
+from wizard_edge.service.identities import (
+    Identity,
+    identify,
+    recognise,
+    terms_to_accept,
+)
 from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.notices import texts_beside
 from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
-from wizard_edge.store import Slot
-from wizard_edge.templates import TEMPLATES, find_template
+from wizard_edge.service.taking import How, Taken, hash_given, take
+from wizard_edge.store import PARTIAL_SUFFIX, Installed, Slot
+from wizard_edge.templates import find_template
 
-_PIECE = 4 << 20
+STAGE = "import"
+
 # What the file system itself may need beside the bytes of the files.
 _DISK_RESERVE = 1 << 20
-_QUANT = re.compile(rf"[._-]({'|'.join(QUANTS)})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """What is to be imported: `files` has for each file in the store what makes it.
-
-    `stem` is the name without endings and quant; `parameters` are those of all files.
-    """
-
-    header: Header
-    stem: str
-    quant: str
-    files: tuple[tuple[Path, ...], ...]
-    parameters: int
-
-    @property
-    def size(self) -> int:
-        return sum(path.stat().st_size for paths in self.files for path in paths)
-
-
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """What a model is stored as and what its receipt says.
-
-    `spec` is set for what the registry knows, by its name or its hash.
-    """
-
-    name: ModelName
-    quant: str
-    template: str | None
-    licenses: tuple[str, ...]
-    origin: Origin
-    spec: ModelSpec | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
+class Said:
     """What the options say; None where they say nothing."""
 
-    name: ModelName | None
-    template: str | None
-    licenses: tuple[str, ...] | None
+    name: ModelName | None = None
+    template: str | None = None
+    licenses: tuple[str, ...] | None = None
 
-    def over(self, identity: _Identity) -> _Identity:
+    def over(self, identity: Identity) -> Identity:
         """Return the identity with what was said laid over it."""
         return replace(
             identity,
@@ -107,16 +63,6 @@ class _Said:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Copied:
-    """A filled slot: the hash of the file, and of each of the pieces that made it."""
-
-    slot: Slot
-    size: int
-    sha256: Sha256
-    pieces: tuple[Sha256, ...]
-
-
 def import_file(
     installation: Installation,
     path: Path,
@@ -124,268 +70,335 @@ def import_file(
     name: str | None = None,
     template: str | None = None,
     licenses: Sequence[str] = (),
+    how: How = How.COPY,
     consent: Consent | None = None,
     progress: Progress = silent,
 ) -> Stored:
-    """Copy a GGUF file into the store, the receipt last.
+    """Bring a GGUF file, pieces of one, or an exported folder in, the receipt last.
 
     A split model is given by its first part and stays split; pieces of a file are
     given by any one of them and are joined. What the options say goes over what the
-    registry knows, and that over what the file says of itself. `consent` is asked for
-    the terms of what the registry knows, before a byte is copied where the name tells;
-    without it only what was accepted before comes in.
+    registry knows, that over the receipt beside it, and that over the file itself.
+    Raises: as `find_candidate` and `bring_in`.
+    """
+    return bring_in(
+        installation,
+        find_candidate(path),
+        name=name,
+        template=template,
+        licenses=licenses,
+        how=how,
+        consent=consent,
+        progress=progress,
+    )
+
+
+def bring_in(
+    installation: Installation,
+    candidate: Candidate,
+    *,
+    name: str | None = None,
+    template: str | None = None,
+    licenses: Sequence[str] = (),
+    how: How = How.COPY,
+    consent: Consent | None = None,
+    progress: Progress = silent,
+) -> Stored:
+    """Make a candidate an installed model; the same one twice is there already.
+
+    `consent` is asked for the terms of what the registry knows, before a byte is read
+    where the name tells; without it only what was accepted before comes in.
     Events: `import` in bytes.
-    Raises: MissingFile; Corrupt; UsageError for a model that is installed in that
-    quant, an unknown template or a name that does not fit; BackendError for an
-    architecture or tokenizer that cannot be run; UnknownQuant; CannotConvert for a
-    file called like a registered model of another shape; NotEnough; Refused, for
-    terms that nobody accepted too.
+    Raises: UsageError for another file that is installed in that quant, an unknown
+    template or a name that does not fit; CannotConvert for one called like a
+    registered model of another shape; Corrupt, NotEnough; Refused, for terms that
+    nobody accepted too; as `take`.
     """
     consent = consent or partial(require, installation)
-    given = _find(path.expanduser())
-    guess = _identify(installation, given, name)
+    guess = identify(installation, candidate, name)
     ids = [license.id for license in recorded_licenses(installation, licenses)]
-    said = _Said(
+    said = Said(
         name=guess.name if name else None,
         template=None if template is None else find_template(template).id,
         licenses=tuple(ids) or None,
     )
-    _refuse_installed(installation, guess)
-    _check_room(installation, given.size)
+    wanted = said.over(guess)
+    advance = _counting(candidate, progress)
+    present = _find_installed(installation, wanted)
+    if present is not None:
+        return _same(installation, candidate, present, advance)
+    if how is How.COPY:
+        _check_room(installation, candidate)
     if guess.spec is not None:
-        consent(_terms(installation, guess))
+        consent(terms_to_accept(installation, guess))
     with contextlib.ExitStack() as opened:
-        copies = _copy_all(installation, given, guess, opened, progress)
-        known = _recognise(installation, copies)
-        if known is not None:
-            _refuse_installed(installation, said.over(known))
-        identity = said.over(known or guess)
-        accepted = consent(_terms(installation, identity))
-        return _commit(installation, given, identity, copies, accepted)
+        opened.enter_context(_alone(installation, _key(candidate)))
+        present = _find_installed(installation, wanted)
+        if present is not None:
+            return _same(installation, candidate, present, advance)
+        slots = _open_slots(installation, candidate, wanted, how, opened)
+        with _going_on(slots, how):
+            taken = _take_all(candidate, slots, how, advance)
+        known = recognise(installation, candidate, taken)
+        identity = said.over(_with_pieces(known, guess)) if known else wanted
+        accepted = consent(terms_to_accept(installation, identity))
+        return _install(installation, candidate, identity, taken, accepted)
 
 
-def _find(path: Path) -> _Given:
-    pieces = find_pieces(path)
-    if pieces is not None:
-        header = read_joined(pieces)
-        if header.split is not None:
-            raise UsageError(
-                f"the pieces of {pieces.name} make one part of a split model",
-                hint="join each part by hand, then import the first",
-            )
-        return _given((header,), pieces.name, (pieces.paths,))
-    headers = read_parts(path)
-    files = tuple((header.path,) for header in headers)
-    return _given(headers, path.name, files)
-
-
-def _given(
-    headers: Sequence[Header], name: str, files: tuple[tuple[Path, ...], ...]
-) -> _Given:
-    stem = model_stem(name)
-    match = _QUANT.search(stem)
-    quant = headers[0].quant or (match and match[1])
-    if quant is None:
-        raise UsageError(
-            f"{headers[0].path} does not say which quant it is",
-            hint="put it into the name: NAME.Q4_K_M.gguf",
-        )
-    return _Given(
-        header=headers[0],
-        stem=stem[: match.start()] if match else stem,
-        quant=parse_quant(quant),
-        files=files,
-        parameters=sum(
-            prod(tensor.shape) for header in headers for tensor in header.tensors
-        ),
-    )
-
-
-def _identify(installation: Installation, given: _Given, name: str | None) -> _Identity:
-    """Say what a file is by its name, as long as its hash is not known."""
-    header = given.header
+def _find_installed(installation: Installation, wanted: Identity) -> Installed | None:
+    """Find what holds the place of a model and has not lost its files."""
     try:
-        spec = installation.registry.find(name or given.stem)
-    except UnknownModel:
-        return _Identity(
-            name=ModelName.parse(name) if name else as_model_name(given.stem),
-            quant=given.quant,
-            template=header.template if header.template in TEMPLATES else None,
-            licenses=header.licenses,
-            origin=Origin("local"),
-        )
-    refuse_other_shape(
-        header.path,
-        spec,
-        layers=("block_count", header.block_count),
-        hidden=("embedding_length", header.embedding_length),
+        found = installation.store.find(wanted.name, wanted.quant)
+    except (NotFound, Corrupt):
+        return None
+    return None if found.problem() else found
+
+
+def _same(
+    installation: Installation,
+    candidate: Candidate,
+    present: Installed,
+    advance: Callable[[int], None],
+) -> Stored:
+    """See that what is installed is the candidate. Raises: UsageError."""
+    receipt = present.receipt
+    given = candidate.files
+    if [file.size for file in given] == [file.size for file in receipt.files]:
+        found = [file.sha256 or hash_given(file, advance) for file in given]
+        if found == [file.sha256 for file in receipt.files]:
+            return Stored(receipt, present.path, already=True)
+    _refuse(installation, receipt.model, receipt.quant)
+    raise NotFound(f"{receipt.model}:{receipt.quant} was removed meanwhile")
+
+
+def _refuse(installation: Installation, name: ModelName, quant: str) -> None:
+    refuse_installed(installation, name, quant, remedy=f"wizard-edge rm {name}:{quant}")
+
+
+def _check_room(installation: Installation, candidate: Candidate) -> None:
+    kept = sum(
+        temp.stat().st_size
+        for file in candidate.files
+        if (temp := _kept(installation, file)) and temp.exists()
     )
-    return _Identity(
-        name=spec.name,
-        quant=given.quant,
-        template=spec.template,
-        licenses=terms_of(spec, installation.registry).ids,
-        origin=Origin("local"),
-        spec=spec,
-    )
-
-
-def _refuse_installed(installation: Installation, identity: _Identity) -> None:
-    refuse_installed(
-        installation,
-        identity.name,
-        identity.quant,
-        remedy=f"wizard-edge rm {identity.name}:{identity.quant}",
-    )
-
-
-def _check_room(installation: Installation, size: int) -> None:
+    needed = max(candidate.size - kept, 0) + _DISK_RESERVE
     free = free_disk(installation.home.root)
-    if free < size + _DISK_RESERVE:
+    if free < needed:
         raise NotEnough(
             f"disk in {installation.home.root}",
-            needed=size + _DISK_RESERVE,
+            needed=needed,
             free=free,
-            hint="--home DIR moves the store",
+            hint="--how link takes no room; --home DIR moves the store",
         )
 
 
-def _copy_all(
-    installation: Installation,
-    given: _Given,
-    identity: _Identity,
-    opened: contextlib.ExitStack,
-    progress: Progress,
-) -> list[_Copied]:
-    """Fill a slot for each file; `opened` keeps the slots."""
-    done, total = 0, given.size
+def _counting(candidate: Candidate, progress: Progress) -> Callable[[int], None]:
+    done, total = 0, candidate.size
 
     def advance(size: int) -> None:
         nonlocal done
         done += size
-        progress(ProgressEvent("import", done, total))
+        progress(ProgressEvent(STAGE, done, total))
 
-    copies = []
-    for paths, file in zip(given.files, _file_names(given, identity), strict=True):
-        slot = opened.enter_context(installation.store.open_slot(identity.name, file))
-        with translated(slot.temp, total):
-            copies.append(_copy(paths, slot, advance))
-    return copies
+    return advance
 
 
-def _copy(paths: Sequence[Path], slot: Slot, advance: Callable[[int], None]) -> _Copied:
-    """Put files end to end into a slot. Raises: Corrupt for one that changes."""
-    whole = hashlib.sha256()
-    pieces = []
-    size = 0
-    with slot.temp.open("xb") as output:
-        for path in paths:
-            piece = hashlib.sha256()
-            descriptor = open_regular(path)
-            try:
-                expected, start = os.fstat(descriptor).st_size, size
-                while data := _read(path, descriptor):
-                    output.write(data)
-                    whole.update(data)
-                    # The hash of the only piece is that of the whole.
-                    if len(paths) > 1:
-                        piece.update(data)
-                    size += len(data)
-                    advance(len(data))
-            finally:
-                os.close(descriptor)
-            if size - start != expected:
-                raise Corrupt(path, "changed while it was copied")
-            pieces.append(piece if len(paths) > 1 else whole)
-    return _Copied(
-        slot,
-        size,
-        Sha256.parse(whole.hexdigest()),
-        tuple(Sha256.parse(piece.hexdigest()) for piece in pieces),
+@contextlib.contextmanager
+def _alone(installation: Installation, key: str) -> Iterator[None]:
+    """Keep others from importing the same; who comes second finds it installed."""
+    lock = place(
+        installation.home.partial, RelPath.parse(f"{STAGE}-{key}{LOCK_SUFFIX}")
     )
+    with translated(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(lock, waiting=lambda: None):
+        yield
 
 
-def _read(path: Path, descriptor: int) -> bytes:
+def _key(candidate: Candidate) -> str:
+    """Name what is imported: by its hash where that is said, else by where it lies."""
+    first = candidate.files[0]
+    if first.sha256 is not None:
+        return first.sha256
+    paths = [str(path.resolve()) for file in candidate.files for path in file.paths]
+    return sha256("\n".join(paths).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _kept(installation: Installation, given: GivenFile) -> Path | None:
+    """Return where a copy stays when it is interrupted; None where it does not."""
+    if given.sha256 is None:
+        return None
+    name = f"{STAGE}-{given.sha256}{PARTIAL_SUFFIX}"
+    return place(installation.home.partial, RelPath.parse(name))
+
+
+def _open_slots(
+    installation: Installation,
+    candidate: Candidate,
+    identity: Identity,
+    how: How,
+    opened: contextlib.ExitStack,
+) -> list[Slot]:
+    """Give each file a slot; `opened` keeps those that do not stay."""
+    slots = []
+    names = _file_names(candidate, identity)
+    for given, file in zip(candidate.files, names, strict=True):
+        temp = _kept(installation, given) if how is How.COPY else None
+        slots.append(
+            Slot(identity.name, file, temp)
+            if temp
+            else opened.enter_context(installation.store.open_slot(identity.name, file))
+        )
+    return slots
+
+
+def _take_all(
+    candidate: Candidate,
+    slots: Sequence[Slot],
+    how: How,
+    advance: Callable[[int], None],
+) -> list[Taken]:
+    taken = []
+    for given, slot in zip(candidate.files, slots, strict=True):
+        try:
+            with translated(slot.temp, given.size):
+                taken.append(take(given, slot, how, advance))
+        except BaseException:
+            # What is worth nothing is not kept.
+            if slot.temp.is_file() and not slot.temp.stat().st_size:
+                slot.temp.unlink()
+            raise
+    return taken
+
+
+def _with_pieces(known: Identity, guess: Identity) -> Identity:
+    """Add what the receipt says where the registry knows no commit."""
+    return known if all(known.fetched) else replace(known, fetched=guess.fetched)
+
+
+@contextlib.contextmanager
+def _going_on(slots: Sequence[Slot], how: How) -> Iterator[None]:
+    """Say how to go on where something is kept of an interrupted copy."""
     try:
-        return os.read(descriptor, _PIECE)
-    except OSError as err:
-        raise Corrupt(path, f"cannot be read: {err.strerror}") from err
+        yield
+    except KeyboardInterrupt as err:
+        if how is How.COPY and any(_is_kept(slot) for slot in slots):
+            hint = "the same command goes on where this one ended"
+            raise Interrupted(hint=hint) from err
+        raise
 
 
-def _recognise(
-    installation: Installation, copies: Sequence[_Copied]
-) -> _Identity | None:
-    """Find the variant of the registry that consists of these very files."""
-    hashes = [digest for copied in copies for digest in copied.pieces]
-    for spec in installation.registry:
-        for variant in spec.variants:
-            if [file.sha256 for file in variant.files] == hashes:
-                return _known_as(installation, spec, variant)
-    return None
+def _is_kept(slot: Slot) -> bool:
+    return slot.temp.name.startswith(f"{STAGE}-") and slot.temp.exists()
 
 
-def _known_as(
-    installation: Installation, spec: ModelSpec, variant: Variant
-) -> _Identity:
-    first = variant.files[0]
-    return _Identity(
-        name=spec.name,
-        quant=variant.quant,
-        template=spec.template,
-        licenses=terms_of(spec, installation.registry).ids,
-        origin=Origin("hub", first.repo, first.revision),
-        spec=spec,
-    )
+def _file_names(candidate: Candidate, identity: Identity) -> list[RelPath]:
+    return part_names(file_name(identity.name, identity.quant), len(candidate.files))
 
 
-def _terms(installation: Installation, identity: _Identity) -> Terms:
-    """Return the terms to accept; what only the file or its owner states needs none."""
-    registry = installation.registry
-    if identity.spec is None:
-        return terms_named(identity.licenses, registry, needs_consent=False)
-    return terms_of(identity.spec, registry)
-
-
-def _file_names(given: _Given, identity: _Identity) -> list[RelPath]:
-    return part_names(file_name(identity.name, identity.quant), len(given.files))
+def _install(
+    installation: Installation,
+    candidate: Candidate,
+    identity: Identity,
+    taken: Sequence[Taken],
+    accepted: tuple[Acceptance, ...],
+) -> Stored:
+    """Commit what was taken, unless somebody else was first with the same name."""
+    with _alone(installation, f"{identity.name}.{identity.quant}"):
+        present = _find_installed(installation, identity)
+        if present is not None:
+            if [f.sha256 for f in present.receipt.files] == [t.sha256 for t in taken]:
+                for item in taken:
+                    item.slot.temp.unlink()
+                return Stored(present.receipt, present.path, already=True)
+            _refuse(installation, identity.name, identity.quant)
+        return _commit(installation, candidate, identity, taken, accepted)
 
 
 def _commit(
     installation: Installation,
-    given: _Given,
-    identity: _Identity,
-    copies: Sequence[_Copied],
+    candidate: Candidate,
+    identity: Identity,
+    taken: Sequence[Taken],
     accepted: tuple[Acceptance, ...],
 ) -> Stored:
     # Only now is the name certain.
-    names = _file_names(given, identity)
+    names = _file_names(candidate, identity)
+    fetched = identity.fetched or ((),) * len(taken)
+    files = tuple(
+        StoredFile(name, item.size, item.sha256, _hashed(pieces, item))
+        for name, item, pieces in zip(names, taken, fetched, strict=True)
+    )
     slots = [
-        replace(copied.slot, model=identity.name, file=file)
-        for copied, file in zip(copies, names, strict=True)
+        replace(
+            item.slot,
+            model=identity.name,
+            file=file.name,
+            chunks=item.slot.chunks if _fits(item.slot, file) else None,
+        )
+        for item, file in zip(taken, files, strict=True)
     ]
-    facts = file_facts(given.header)
+    receipt = replace(
+        _receipt(installation, candidate, identity, files), accepted=accepted
+    )
+    texts = {**candidate.texts, **_notice(installation, identity, receipt)}
+    installed = installation.store.commit(receipt, slots, texts=texts)
+    return Stored(receipt, installed.path, already=False)
+
+
+def _notice(
+    installation: Installation, identity: Identity, receipt: Receipt
+) -> Mapping[RelPath, bytes]:
+    spec = identity.spec
+    terms = Terms(
+        terms_named(identity.licenses, installation.registry).licenses,
+        spec.license_conflict if spec else "",
+    )
+    return texts_beside(
+        installation, receipt, terms, spec.title if spec else identity.name
+    )
+
+
+def _hashed(pieces: Sequence[Piece], taken: Taken) -> tuple[Piece, ...]:
+    """Return pieces with their hashes, as far as those were found."""
+    if len(pieces) == 1:
+        return (replace(pieces[0], sha256=taken.sha256),)
+    return tuple(pieces)
+
+
+def _fits(slot: Slot, file: StoredFile) -> bool:
+    """Tell whether chunks stay within the pieces that a repair would fetch."""
+    sizes = [piece.size for piece in file.pieces]
+    return slot.chunks is None or not sizes or list(slot.chunks.grid.sizes) == sizes
+
+
+def _receipt(
+    installation: Installation,
+    candidate: Candidate,
+    identity: Identity,
+    files: tuple[StoredFile, ...],
+) -> Receipt:
+    facts = file_facts(candidate.header)
     receipt = Receipt(
         model=identity.name,
         quant=identity.quant,
-        files=tuple(
-            StoredFile(slot.file, copied.size, copied.sha256)
-            for slot, copied in zip(slots, copies, strict=True)
-        ),
+        files=files,
         origin=identity.origin,
         licenses=identity.licenses,
         template=identity.template,
         architecture=facts.architecture or None,
         context=facts.context,
-        parameters=given.parameters,
+        parameters=candidate.parameters,
         tool=TOOL,
         created=installation.now(),
-        accepted=accepted,
     )
-    terms = Terms(
-        terms_named(identity.licenses, installation.registry).licenses,
-        identity.spec.license_conflict if identity.spec else "",
+    before = candidate.receipt
+    if before is None:
+        return receipt
+    # What was measured, and of what it was made, holds for the same bytes.
+    return replace(
+        receipt,
+        quality=before.quality,
+        weights=before.weights,
+        evaluated_on=before.evaluated_on,
     )
-    title = identity.spec.title if identity.spec else identity.name
-    texts = texts_beside(installation, receipt, terms, title)
-    installed = installation.store.commit(receipt, slots, texts=texts)
-    return Stored(receipt, installed.path, already=False)

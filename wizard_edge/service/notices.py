@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NOTICE = RelPath("NOTICE")
 # A file system may not tell it from ours by the case of its letters.
-_THEIR_NOTICE = RelPath("NOTICE.original")
+THEIR_NOTICE = RelPath("NOTICE.original")
 # The licences of the family have 4 to 20 KB.
 MAX_SIZE = 64 << 10
 MAX_FILES = 8
@@ -142,7 +142,7 @@ def _chosen(names: Iterable[str]) -> list[tuple[RelPath, RelPath]]:
     for name in sorted(names):
         if RelPath.fits(name) and _NAME.fullmatch(name):
             path = RelPath(name)
-            target = _THEIR_NOTICE if name.upper() == NOTICE else path
+            target = THEIR_NOTICE if name.upper() == NOTICE else path
             # Two that differ by the case of their letters would be one file on some.
             chosen.setdefault(target.lower(), (path, target))
     return list(chosen.values())[:MAX_FILES]
