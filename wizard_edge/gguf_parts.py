@@ -34,6 +34,7 @@ __all__ = [
     "check_parts",
     "find_file",
     "find_pieces",
+    "first_name",
     "is_numbered",
     "model_stem",
     "part_name",
@@ -41,7 +42,6 @@ __all__ = [
     "read_model",
     "read_parts",
     "split_name",
-    "whole_name",
 ]
 
 SUFFIX = ".gguf"
@@ -199,16 +199,19 @@ def is_numbered(name: str) -> bool:
     return _NUMBERED.fullmatch(name) is not None
 
 
-def whole_name(name: str) -> str | None:
+def first_name(name: str) -> str | None:
     """Return what the first file of a model is called, by the name of any of them.
 
-    Pieces are joined in it; None for what is no model by name.
+    Pieces count as joined; None for what is no model by name.
     """
-    match = _LETTERED.fullmatch(name) or _NUMBERED.fullmatch(name)
-    whole = match["whole"] if match else name
-    if part := _SPLIT.fullmatch(whole):
-        return split_name(part["stem"], 1, int(part["count"]))
-    return whole if whole.endswith(SUFFIX) else None
+    part = part_name(name)
+    if part is not None and part.joined == "bytes":
+        part = part_name(part.whole)
+    if part is None:
+        return None
+    if part.joined != "gguf-split":
+        return part.whole
+    return split_name(part.whole.removesuffix(SUFFIX), 1, part.count or 1)
 
 
 def _read(first: Pieces, gather: Callable[[Path], Pieces]) -> tuple[Whole, ...]:

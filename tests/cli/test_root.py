@@ -38,6 +38,7 @@ Commands:
   eval        Measure how well a model predicts a text
   quantize    Quantize a GGUF file to other types
   import      Bring a GGUF file into the store
+  export      Write a model to a folder
   licenses    Show or accept the licences of models
   config      Show or change settings
   completion  Write the completion script for a shell

@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "Measure how well a model predicts a text"),
     "quantize": ("quantize", "Quantize a GGUF file to other types"),
     "import": ("import_", "Bring a GGUF file into the store"),
+    "export": ("export", "Write a model to a folder"),
     "licenses": ("licenses", "Show or accept the licences of models"),
     "config": ("config", "Show or change settings"),
     "completion": ("completion", "Write the completion script for a shell"),

@@ -22,10 +22,10 @@ from wizard_edge.gguf import Header
 from wizard_edge.gguf_parts import (
     Whole,
     find_file,
+    first_name,
     is_numbered,
     model_stem,
     read_model,
-    whole_name,
 )
 from wizard_edge.names import RelPath, RepoId, Sha256
 from wizard_edge.receipts import MAX_SIZE, Origin, Piece, Receipt, parse_receipt
@@ -155,10 +155,10 @@ def parameters_of(headers: Sequence[Header]) -> int:
 def _only_model(folder: Path) -> Path:
     """Return the first file of the only model in a folder."""
     names = {
-        whole_name(entry.name)
+        first_name(entry.name)
         for entry in folder.iterdir()
         # "._" files are what macOS adds on sticks.
-        if not entry.name.startswith(".") and whole_name(entry.name)
+        if not entry.name.startswith(".") and first_name(entry.name)
     }
     if not names:
         raise UsageError(

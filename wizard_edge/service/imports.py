@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from wizard_edge.errors import Corrupt, Interrupted, NotEnough, NotFound
+from wizard_edge.errors import Interrupted, NotEnough, NotFound
 from wizard_edge.files import free_disk, translated
 from wizard_edge.licenses import Terms, terms_named
 from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
@@ -34,7 +34,13 @@ from wizard_edge.service.identities import (
 )
 from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.notices import texts_beside
-from wizard_edge.service.stored import Stored, file_name, part_names, refuse_installed
+from wizard_edge.service.stored import (
+    Stored,
+    file_name,
+    part_names,
+    present,
+    refuse_installed,
+)
 from wizard_edge.service.taking import How, Taken, hash_given, take
 from wizard_edge.store import PARTIAL_SUFFIX, Installed, Slot
 from wizard_edge.templates import find_template
@@ -124,18 +130,19 @@ def bring_in(
     )
     wanted = said.over(guess)
     advance = _counting(candidate, progress)
-    present = _find_installed(installation, wanted)
-    if present is not None:
-        return _same(installation, candidate, present, advance)
+    there = present(installation, wanted.name, wanted.quant)
+    if there is not None:
+        return _same(installation, candidate, there, advance)
     if how is How.COPY:
         _check_room(installation, candidate)
     if guess.spec is not None:
         consent(terms_to_accept(installation, guess))
     with contextlib.ExitStack() as opened:
-        opened.enter_context(_alone(installation, _key(candidate)))
-        present = _find_installed(installation, wanted)
-        if present is not None:
-            return _same(installation, candidate, present, advance)
+        for key in _keys(candidate):
+            opened.enter_context(_alone(installation, key))
+        there = present(installation, wanted.name, wanted.quant)
+        if there is not None:
+            return _same(installation, candidate, there, advance)
         slots = _open_slots(installation, candidate, wanted, how, opened)
         with _going_on(slots, how):
             taken = _take_all(candidate, slots, how, advance)
@@ -145,28 +152,19 @@ def bring_in(
         return _install(installation, candidate, identity, taken, accepted)
 
 
-def _find_installed(installation: Installation, wanted: Identity) -> Installed | None:
-    """Find what holds the place of a model and has not lost its files."""
-    try:
-        found = installation.store.find(wanted.name, wanted.quant)
-    except (NotFound, Corrupt):
-        return None
-    return None if found.problem() else found
-
-
 def _same(
     installation: Installation,
     candidate: Candidate,
-    present: Installed,
+    there: Installed,
     advance: Callable[[int], None],
 ) -> Stored:
     """See that what is installed is the candidate. Raises: UsageError."""
-    receipt = present.receipt
+    receipt = there.receipt
     given = candidate.files
     if [file.size for file in given] == [file.size for file in receipt.files]:
         found = [file.sha256 or hash_given(file, advance) for file in given]
         if found == [file.sha256 for file in receipt.files]:
-            return Stored(receipt, present.path, already=True)
+            return Stored(receipt, there.path, already=True)
     _refuse(installation, receipt.model, receipt.quant)
     raise NotFound(f"{receipt.model}:{receipt.quant} was removed meanwhile")
 
@@ -215,13 +213,16 @@ def _alone(installation: Installation, key: str) -> Iterator[None]:
         yield
 
 
-def _key(candidate: Candidate) -> str:
-    """Name what is imported: by its hash where that is said, else by where it lies."""
-    first = candidate.files[0]
-    if first.sha256 is not None:
-        return first.sha256
+def _keys(candidate: Candidate) -> list[str]:
+    """Name what is imported: by hashes where those are said, else by where it lies.
+
+    In one order for all, so that two never wait for each other.
+    """
+    known = {file.sha256 for file in candidate.files if file.sha256}
+    if known:
+        return sorted(known)
     paths = [str(path.resolve()) for file in candidate.files for path in file.paths]
-    return sha256("\n".join(paths).encode("utf-8", "surrogateescape")).hexdigest()
+    return [sha256("\n".join(paths).encode("utf-8", "surrogateescape")).hexdigest()]
 
 
 def _kept(installation: Installation, given: GivenFile) -> Path | None:
@@ -305,12 +306,12 @@ def _install(
 ) -> Stored:
     """Commit what was taken, unless somebody else was first with the same name."""
     with _alone(installation, f"{identity.name}.{identity.quant}"):
-        present = _find_installed(installation, identity)
-        if present is not None:
-            if [f.sha256 for f in present.receipt.files] == [t.sha256 for t in taken]:
+        there = present(installation, identity.name, identity.quant)
+        if there is not None:
+            if [f.sha256 for f in there.receipt.files] == [t.sha256 for t in taken]:
                 for item in taken:
                     item.slot.temp.unlink()
-                return Stored(present.receipt, present.path, already=True)
+                return Stored(there.receipt, there.path, already=True)
             _refuse(installation, identity.name, identity.quant)
         return _commit(installation, candidate, identity, taken, accepted)
 
