@@ -32,6 +32,7 @@ Commands:
   rm          Remove models from the store
   verify      Check the files of the store, repair them
   prune       Remove what is left over in the store
+  outdated    List models that there is something newer of
   prompt      Show the exact text and tokens a model would get
   convert     Convert original weights to a GGUF file
   imatrix     Compute an importance matrix from a text

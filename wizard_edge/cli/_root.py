@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rm": ("rm", "Remove models from the store"),
     "verify": ("verify", "Check the files of the store, repair them"),
     "prune": ("prune", "Remove what is left over in the store"),
+    "outdated": ("outdated", "List models that there is something newer of"),
     "prompt": ("prompt", "Show the exact text and tokens a model would get"),
     "convert": ("convert", "Convert original weights to a GGUF file"),
     "imatrix": ("imatrix", "Compute an importance matrix from a text"),

@@ -27,7 +27,7 @@ def find_pieces(
         return file.pieces
     path = installed.file_path(file)
     again = way_to_make_anew(installation, installed.receipt)
-    remotes = _registered(installation.registry, installed.receipt, file)
+    remotes = registered_files(installation.registry, installed.receipt, file)
     if not remotes:
         raise Corrupt(path, "nobody knows where its bytes can be fetched", hint=again)
     pieces = _as_pieces(hub, remotes, file)
@@ -60,18 +60,14 @@ def way_to_make_anew(installation: Installation, receipt: Receipt) -> str:
     return f"{remove} && wizard-edge pull {name}"
 
 
-def _is_known(installation: Installation, receipt: Receipt) -> bool:
-    try:
-        installation.registry.find(receipt.model)
-    except UnknownModel:
-        return False
-    return True
-
-
-def _registered(
+def registered_files(
     registry: Registry, receipt: Receipt, file: StoredFile
 ) -> Sequence[RemoteFile]:
-    """Return the files of the registry that make this one, none if it has none."""
+    """Return the files of the registry that make this one, none if it has none.
+
+    They are known by the hash of the whole or, where parts were put end to end, by
+    the name that an import gave them.
+    """
     for spec in registry:
         for variant in spec.variants:
             for remote in variant.files:
@@ -87,6 +83,14 @@ def _registered(
     if whole and from_there and receipt.origin.repo == variant.files[0].repo:
         return variant.files
     return ()
+
+
+def _is_known(installation: Installation, receipt: Receipt) -> bool:
+    try:
+        installation.registry.find(receipt.model)
+    except UnknownModel:
+        return False
+    return True
 
 
 def _as_pieces(
