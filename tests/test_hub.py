@@ -1300,7 +1300,7 @@ def test_a_mirror_is_asked_for_bytes_alone(
 def test_a_mirror_that_cannot_name_a_file_is_not_asked(hub: Hub) -> None:
     piece = Piece(5, url="https://example.org/a.gguf")
 
-    with pytest.raises(UsageError, match="cannot be asked"):
+    with pytest.raises(HubError, match="cannot be asked"):
         hub.open_mirror("https://mirror.example.org", piece, 0, 5)
 
 

@@ -360,6 +360,13 @@ def test_a_mirror_gives_the_bytes(
     assert [e for e in hub.requests("resolve") if "gguf" in e.target] == []
 
 
+def test_a_mirror_that_is_not_there_is_left(cli: Cli, hub: LoopbackHub) -> None:
+    result = cli("pull", f"hf:{REPO}:Q8_0", "--mirror", "http://127.0.0.1:9")
+
+    assert result.exit_code == 0
+    assert "warning: mirror left: " in result.stderr
+
+
 def test_a_mirror_that_lies_is_left(
     cli: Cli, hub: LoopbackHub, hosted: HostedRepository, home: Path
 ) -> None:
@@ -460,6 +467,8 @@ def test_progress_for_programs(cli: Cli, hub: LoopbackHub) -> None:
     [
         (("--base", "hf:a/b"), "--base is for original weights"),
         (("--keep-weights", "x"), "--keep-weights is for original weights"),
+        (("--mirror", "ftp://x"), "not the address of a mirror: 'ftp://x'"),
+        (("--mirror", "neighbour"), "not the address of a mirror: 'neighbour'"),
         (("--connections", "0"), "invalid value for '--connections'"),
         (("--limit-rate", "fast"), "invalid value for '--limit-rate'"),
     ],

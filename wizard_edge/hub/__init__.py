@@ -9,7 +9,13 @@ of the store or of paths.
 """
 
 from wizard_edge.hub._http import Patience
-from wizard_edge.hub._hub import Hub, Stated, file_name, mirror_address
+from wizard_edge.hub._hub import (
+    Hub,
+    Stated,
+    check_mirror,
+    file_name,
+    mirror_address,
+)
 from wizard_edge.hub._listing import RemoteFileInfo, Repository
 from wizard_edge.hub._stream import ByteStream
 
@@ -20,6 +26,7 @@ __all__ = [
     "RemoteFileInfo",
     "Repository",
     "Stated",
+    "check_mirror",
     "file_name",
     "mirror_address",
 ]

@@ -32,6 +32,7 @@ _ENDPOINT = "https://huggingface.co"
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _TOKEN = re.compile(r"[!-~]+")
 _TOTAL = re.compile(r"bytes 0-0/(\d{1,19})")
+_DIGEST_PLACE = "{sha256}"
 _DIGITS = re.compile(r"\d{1,19}")
 # The answer about a repository; 1,000 files make about 300 KB.
 _MAX_LISTING = 64 << 20
@@ -156,12 +157,12 @@ class Hub:
         """Give bytes of a piece from another place; nothing it says is believed.
 
         `mirror` is an address with the paths of the hub, or one that has `{sha256}`
-        in it. Raises: as `open_piece`; UsageError for a piece it cannot have.
+        in it. Raises: as `open_piece`; HubError for a piece it cannot be asked for.
         """
         self._check_online()
         url = mirror_address(mirror, piece)
         if url is None:
-            raise UsageError(f"{host_of(mirror)} cannot be asked for this file")
+            raise HubError(f"{host_of(mirror)} cannot be asked for this file")
         file = Served(url, piece.path or file_name(url), piece.size)
         return self._open(self._anywhere(), file, offset, end, end)
 
@@ -270,10 +271,19 @@ def hub_address(endpoint: str, repo: RepoId, revision: CommitId, path: RelPath) 
     return f"{endpoint}/{repo}/resolve/{revision}/{quote(path)}"
 
 
+def check_mirror(mirror: str) -> None:
+    """See that a text can be the address of a mirror. Raises: UsageError."""
+    if not is_address(mirror.replace(_DIGEST_PLACE, "0" * 64)):
+        raise UsageError(
+            f"not the address of a mirror: {mirror!r}",
+            hint="write https://HOST, or an address with {sha256} in it",
+        )
+
+
 def mirror_address(mirror: str, piece: Piece) -> str | None:
     """Return where a mirror would have a piece, None where it cannot be named."""
-    if "{sha256}" in mirror:
-        return piece.sha256 and mirror.replace("{sha256}", piece.sha256)
+    if _DIGEST_PLACE in mirror:
+        return piece.sha256 and mirror.replace(_DIGEST_PLACE, piece.sha256)
     if not (piece.repo and piece.revision and piece.path):
         return None
     endpoint = mirror.rstrip("/")

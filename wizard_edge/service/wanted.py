@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from wizard_edge.conversion import Recipe
 from wizard_edge.errors import UsageError
-from wizard_edge.hub import Hub
+from wizard_edge.hub import Hub, check_mirror
 from wizard_edge.models import ModelSpec
 from wizard_edge.names import RelPath, RepoId
 from wizard_edge.refs import (
@@ -83,6 +83,8 @@ def find(installation: Installation, request: PullRequest) -> Found:
     weights are wanted.
     """
     ref = ModelRef.parse(request.model)
+    for mirror in request.mirrors:
+        check_mirror(mirror)
     if isinstance(ref, FileRef):
         raise UsageError(
             f"{request.model} is a path, not a model",
