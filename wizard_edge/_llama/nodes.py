@@ -59,7 +59,7 @@ _Tensor._fields_ = [
 ]
 
 
-class _InitParameters(ctypes.Structure):
+class InitParameters(ctypes.Structure):
     """Source: llama.cpp 0c1e57098, ggml/include/ggml.h, struct ggml_init_params."""
 
     _fields_ = (
@@ -72,7 +72,7 @@ class _InitParameters(ctypes.Structure):
 # Name -> result, arguments. Source: llama.cpp 0c1e57098, ggml/include/ggml.h and
 # ggml-backend.h.
 _FUNCTIONS: ggml.Functions = {
-    "ggml_init": (ctypes.c_void_p, [_InitParameters]),
+    "ggml_init": (ctypes.c_void_p, [InitParameters]),
     "ggml_free": (None, [ctypes.c_void_p]),
     "ggml_new_tensor_3d": (
         _Pointer,
@@ -142,6 +142,12 @@ def open_node(address: int) -> Node:
     return Node(_Tensor.from_address(address))
 
 
+def place(address: int, buffer: int) -> None:
+    """Say that a tensor lies in a buffer, to ask what could be done with it there."""
+    check_layout()
+    _Tensor.from_address(address).buffer = buffer
+
+
 def read_values(node: Node, kind: type[_Number]) -> NDArray[_Number]:
     """Copy a node's numbers, wherever they lie: four sizes, the row length last.
 
@@ -170,7 +176,7 @@ def check_layout() -> ctypes.CDLL:
     Raises: BackendError.
     """
     library = ggml.open_library(_FUNCTIONS)
-    context = library.ggml_init(_InitParameters(1 << 16, None, False))
+    context = library.ggml_init(InitParameters(1 << 16, None, False))
     if not context:
         raise BackendError("ggml gives no memory for a test")
     try:
