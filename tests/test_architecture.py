@@ -55,6 +55,7 @@ LAYERS = {
     "memory": 2,
     "prompt": 2,
     "scheduler": 2,
+    "speed": 2,
     "store": 2,
     "verdicts": 2,
     "_llama": 3,

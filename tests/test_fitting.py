@@ -4,27 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from tests.machines import LAPTOP, PI, WORKSTATION, machine
 from wizard_edge.fitting import Candidate, Choice, Machine, choose, fit_all
-from wizard_edge.hardware import Cores, Memory
+from wizard_edge.hardware import Memory
 from wizard_edge.models import ModelSpec
 from wizard_edge.registry import Registry
 
 REGISTRY = Registry.load()
 CONTEXT = 4096
-
-
-def machine(
-    ram: float, *, free_disk: int = 10**12, bandwidth: float | None = None
-) -> Machine:
-    """A machine of `ram` GB, of which nothing is taken."""
-    memory = Memory(total=int(ram * 1e9), available=int(ram * 1e9))
-    return Machine(Cores(4, 4, 4), memory, free_disk, bandwidth)
-
-
-# What these machines read of a Q4_K_M model while they generate, in bytes/s.
-PI = machine(8.4, bandwidth=11e9)
-LAPTOP = machine(16.5, bandwidth=38e9)
-WORKSTATION = machine(67, bandwidth=150e9)
 
 
 def spec(name: str) -> ModelSpec:
@@ -67,7 +54,7 @@ def test_a_machine_gets_the_quant_that_suits_it(
 
 def test_the_choice_says_why_in_one_sentence() -> None:
     assert choice("wizardlm-13b-v1.2", LAPTOP).why == (
-        "Q4_K_M is the fastest that keeps the quality, with 4096 tokens of context it "
+        "Q4_K_M is the fastest that keeps the quality: with 4096 tokens of context it "
         "takes 11.9 GB of 14.0 GB of RAM, about 4.0 tokens/s"
     )
 
@@ -92,6 +79,15 @@ def test_every_other_quant_says_why_not() -> None:
 
 def test_where_the_speed_is_unknown_the_best_of_the_band_is_taken() -> None:
     assert chosen("wizardmath-7b-v1.1", machine(67)) == "Q6_K"
+
+
+def test_a_small_model_gets_q8_0_unmeasured() -> None:
+    files = [Candidate("Q8_0", 900_000_000), Candidate("Q6_K", 700_000_000)]
+
+    found = choose(None, files, machine(8), context=CONTEXT)
+
+    assert found.chosen is not None
+    assert found.chosen.quant == "Q8_0"
 
 
 def test_nothing_above_q8_0_is_chosen() -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from wizard_edge.hardware import Cores, Memory, find_cores, find_memory
+from wizard_edge.hardware import (
+    Cores,
+    Memory,
+    find_cores,
+    find_memory,
+    measure_bandwidth,
+)
 
 GB = 1_000_000_000
 
@@ -278,3 +284,10 @@ def test_this_machine_makes_sense() -> None:
 
     assert 1 <= found.threads <= found.physical <= found.logical
     assert 0 < memory.available <= memory.total
+
+
+def test_the_bandwidth_is_that_of_some_memory() -> None:
+    measured = measure_bandwidth(0.01, threads=1)
+
+    # A bus of the nineties gave less, and no machine that runs this gives more.
+    assert 1e8 < measured < 1e13

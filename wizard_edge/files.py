@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,10 +188,17 @@ def translated(path: Path, needed: int = 0) -> Iterator[None]:
 
 def free_disk(path: Path) -> int:
     """Return the bytes free for this user where `path` lies or would lie."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return _free_bytes(place)
+    raise FileNotFoundError(path)
+
+
+def _free_bytes(place: Path) -> int:
+    if sys.platform != "win32":
+        found = os.statvfs(place)
+        return found.f_bavail * found.f_frsize
     # Imported here: it brings every compression there is, which 'list' need not pay.
     import shutil
 
-    for place in (path, *path.parents):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return shutil.disk_usage(place).free
-    raise FileNotFoundError(path)
+    return shutil.disk_usage(place).free

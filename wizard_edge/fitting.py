@@ -5,15 +5,17 @@ The rule and its reasons: docs/decisions/006-which-quant.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from wizard_edge.engine import KvType
+from wizard_edge.gguf_types import GgmlType
 from wizard_edge.hardware import Cores, Memory
-from wizard_edge.memory import Dimensions, Need, memory_need, read_per_token
+from wizard_edge.memory import Dimensions, Need, memory_need
 from wizard_edge.models import Shape
 from wizard_edge.refs import QUANTS
+from wizard_edge.speed import Kernels, least_seconds, read_by_size, seconds_per_token
 from wizard_edge.units import format_bytes
 
 # What stays free for the system and all else: a share of the memory, at least this.
@@ -28,14 +30,17 @@ HIGHEST = "Q8_0"
 # A person reads some 250 words a minute, which are about 5 tokens/s.
 USABLE = 5.0
 _AMPLE = 2 * USABLE
+# Bytes that are read so often by the slowest machine we think of, a Raspberry Pi 5,
+# whose memory gives some 10 GB/s.
+_SMALL = int(10e9 / _AMPLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a machine gives; `bandwidth` in bytes/s as the processor reads weights.
+    """What a machine gives; None for what was not measured.
 
-    `free_disk` is in bytes. `backends` are llama.cpp's names of what can compute,
-    empty where nobody could say.
+    `free_disk` is in bytes, `bandwidth` that of its memory in bytes/s. `backends` are
+    llama.cpp's names of what can compute, empty where nobody could say.
     """
 
     cores: Cores
@@ -43,6 +48,7 @@ class Machine:
     free_disk: int
     bandwidth: float | None = None
     backends: tuple[str, ...] = ()
+    kernels: Kernels | None = None
 
     @property
     def room(self) -> int:
@@ -55,23 +61,27 @@ class Machine:
 class Candidate:
     """A file that could be used, `size` in bytes; `stored` ones need no disk.
 
-    `read_per_token` is what one token reads of it, None to work it out from the
-    size: whoever knows the tensors knows better.
+    `read` is what one token reads of it by type, in bytes, None to work it out from
+    the size: whoever knows the tensors knows better. `copied` is what llama.cpp keeps
+    of it a second time, None where nobody looked.
     """
 
     quant: str
     size: int
     stored: bool = False
-    read_per_token: int | None = None
+    read: Mapping[GgmlType, int] | None = None
+    copied: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """How a candidate gets on with a machine; all sizes in bytes.
 
-    `total` is what must be in RAM for a full context. `tokens_per_s` is what to
-    expect half way through it, None where the bandwidth is not known. `why` is a
-    clause: why it was taken or not, or what speaks against it.
+    `total` is what must be in RAM for a full context; a process shows `copied` bytes
+    more, as long as nobody wants them (`memory.copied_size`). `lacks` names what
+    there is too little of. `tokens_per_s` is what to expect half way through the
+    context, None where nothing was measured or memory lacks. `why` is a clause: why
+    it was taken or not, or what speaks against it.
     """
 
     quant: str
@@ -80,9 +90,14 @@ class Fit:
     scratch: int
     program: int
     total: int
-    fits: bool
+    copied: int | None
+    lacks: Literal["memory", "disk"] | None
     tokens_per_s: float | None
     why: str
+
+    @property
+    def fits(self) -> bool:
+        return self.lacks is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +110,12 @@ class Choice:
     chosen: Fit | None
     rejected: tuple[Fit, ...]
     why: str
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """All of them, the best quality first."""
+        chosen = (self.chosen,) if self.chosen else ()
+        return tuple(sorted((*chosen, *self.rejected), key=lambda it: _rank(it.quant)))
 
 
 def fit_all(
@@ -132,8 +153,8 @@ def choose(
 
     Of what fits: the best of Q6_K to Q4_K_M that is fast enough to read along, and
     Q8_0 where it is twice that; else the smallest of Q6_K to Q4_K_M; else the best
-    below; else Q8_0. Where the bandwidth is not known, everything is fast enough
-    but Q8_0. Nothing above Q8_0 is ever chosen.
+    below; else Q8_0. Where nothing was measured, everything is fast enough, but Q8_0
+    only up to 1 GB. Nothing above Q8_0 is ever chosen.
     """
     fits = fit_all(
         shape, candidates, machine, context=context, disk=disk, kv_type=kv_type
@@ -153,7 +174,7 @@ def _best(fits: Sequence[Fit]) -> Fit | None:
     band = [item for item in fits if _place(item.quant) == "band"]
     top = [item for item in fits if item.quant == HIGHEST]
     below = [item for item in fits if _place(item.quant) == "below"]
-    ample = [item for item in top if (item.tokens_per_s or 0) >= _AMPLE]
+    ample = [item for item in top if _is_ample(item)]
     readable = [item for item in band if _is_readable(item)]
     for group in (ample, readable, band[-1:], below, top):
         if group:
@@ -178,9 +199,8 @@ def _praise(
     chosen: Fit, rejected: Sequence[Fit], machine: Machine, context: int
 ) -> str:
     parts = [
-        _head(chosen, rejected),
-        f"with {context} tokens of context it takes {format_bytes(chosen.total)} of "
-        f"{format_bytes(machine.room)} of RAM",
+        f"{_head(chosen, rejected)}: with {context} tokens of context it takes "
+        f"{format_bytes(chosen.total)} of {format_bytes(machine.room)} of RAM",
     ]
     if chosen.tokens_per_s is not None:
         parts.append(f"about {chosen.tokens_per_s:.1f} tokens/s")
@@ -223,7 +243,7 @@ def _fit(
     kv_type: KvType,
 ) -> Fit:
     need = memory_need(dimensions, candidate.size, context=context, kv_type=kv_type)
-    problem = _problem(candidate, need, machine, disk)
+    lacks, problem = _problem(candidate, need, machine, disk)
     return Fit(
         quant=candidate.quant,
         weights=need.weights,
@@ -231,25 +251,31 @@ def _fit(
         scratch=need.scratch,
         program=need.program,
         total=need.total,
-        fits=problem == "",
-        tokens_per_s=_speed(dimensions, candidate, need, machine),
+        copied=candidate.copied,
+        lacks=lacks,
+        # What memory does not hold is read from the disk, at nobody knows what speed.
+        tokens_per_s=None
+        if lacks == "memory"
+        else _speed(dimensions, candidate, machine, context, kv_type),
         why=problem or _strain(need, machine),
     )
 
 
-def _problem(candidate: Candidate, need: Need, machine: Machine, disk: int) -> str:
-    """Say why it does not fit, "" where it does."""
+def _problem(
+    candidate: Candidate, need: Need, machine: Machine, disk: int
+) -> tuple[Literal["memory", "disk"] | None, str]:
+    """Name what there is too little of and say how much, "" where it fits."""
     if need.total > machine.room:
-        return (
+        return "memory", (
             f"needs {format_bytes(need.total)} of RAM, "
             f"{format_bytes(machine.room)} may be used"
         )
     if not candidate.stored and candidate.size + _DISK_MARGIN > disk:
-        return (
+        return "disk", (
             f"needs {format_bytes(candidate.size + _DISK_MARGIN)} of disk, "
             f"{format_bytes(disk)} are free"
         )
-    return ""
+    return None, ""
 
 
 def _strain(need: Need, machine: Machine) -> str:
@@ -261,14 +287,22 @@ def _strain(need: Need, machine: Machine) -> str:
 
 
 def _speed(
-    dimensions: Dimensions, candidate: Candidate, need: Need, machine: Machine
+    dimensions: Dimensions,
+    candidate: Candidate,
+    machine: Machine,
+    context: int,
+    kv_type: KvType,
 ) -> float | None:
+    """Return the tokens/s half way through the context, from memory."""
+    read = candidate.read or read_by_size(dimensions, candidate.size, candidate.quant)
+    depth = context // 2
+    if machine.kernels is not None:
+        return 1 / seconds_per_token(machine.kernels, dimensions, read, depth=depth)
     if machine.bandwidth is None:
         return None
-    weights = candidate.read_per_token
-    if weights is None:
-        weights = read_per_token(dimensions, candidate.size)
-    return machine.bandwidth / (weights + need.kv_cache / 2)
+    return 1 / least_seconds(
+        machine.bandwidth, dimensions, read, depth=depth, kv_type=kv_type
+    )
 
 
 def _dimensions(shape: Shape | Dimensions | None, candidate: Candidate) -> Dimensions:
@@ -279,6 +313,12 @@ def _dimensions(shape: Shape | Dimensions | None, candidate: Candidate) -> Dimen
 
 def _is_readable(fit: Fit) -> bool:
     return fit.tokens_per_s is None or fit.tokens_per_s >= USABLE
+
+
+def _is_ample(fit: Fit) -> bool:
+    if fit.tokens_per_s is None:
+        return fit.weights <= _SMALL
+    return fit.tokens_per_s >= _AMPLE
 
 
 def _place(quant: str) -> Literal["above", "top", "band", "below"]:

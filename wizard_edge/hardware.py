@@ -2,7 +2,8 @@
 
 Not what it was sold with: affinity, cgroup limits and hyper-threads are taken into
 account. Everything is read from files under `root` or asked through a parameter,
-so that a test can build a machine. Knows no GPU: llama.cpp tells of those.
+so that a test can build a machine. Knows no GPU: llama.cpp tells of those. numpy is
+imported where it measures: `list` counts memory too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,21 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wizard_edge.files import free_disk
 
-__all__ = ["Cores", "Memory", "find_cores", "find_memory", "free_disk"]
+__all__ = [
+    "Cores",
+    "Memory",
+    "find_cores",
+    "find_memory",
+    "free_disk",
+    "measure_bandwidth",
+]
 
 Sysctl = Callable[[str], int | None]
 
@@ -27,6 +36,8 @@ _CGROUPS = "sys/fs/cgroup"
 # An efficiency core of an RK3588 has 530 of 1024, of a Snapdragon 8 Gen 2 about 330,
 # its middle cores 850. Source: capacity-dmips-mhz in the kernel's device trees.
 _FAST_SHARE = 0.7
+# What each thread reads in a round: more than the caches of a core give.
+_READ = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,30 @@ def find_memory(
         total = min(total, limit)
         free = min(free, left)
     return Memory(total=total, available=max(0, free))
+
+
+def measure_bandwidth(seconds: float = 1.0, *, threads: int) -> float:
+    """Return how many bytes/s of memory some threads read together.
+
+    Reading alone, as a model's weights are read: each thread adds up a part of its
+    own, in rounds of which the fastest quarter counts. What else the machine does
+    makes rounds longer, none shorter.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    parts = [np.ones(_READ // 8, dtype=np.uint64) for _ in range(threads)]
+    spent: list[float] = []
+    with ThreadPoolExecutor(threads) as pool:
+        # The first round brings the threads up.
+        list(pool.map(np.sum, parts))
+        end = time.perf_counter() + seconds
+        while not spent or time.perf_counter() < end:
+            begun = time.perf_counter()
+            list(pool.map(np.sum, parts))
+            spent.append(time.perf_counter() - begun)
+    return threads * _READ / sorted(spent)[len(spent) // 4]
 
 
 def _core(root: Path, thread: int) -> str:

@@ -9,11 +9,12 @@ one sequence.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from wizard_edge.engine import KvType
-from wizard_edge.gguf import align
+from wizard_edge.gguf import ArrayValue, Header, align, read_numbers
 from wizard_edge.gguf_types import GgmlType, row_size
 from wizard_edge.models import Shape
 from wizard_edge.refs import QUANTS
@@ -21,9 +22,9 @@ from wizard_edge.refs import QUANTS
 # Tokens that one step reads, and what the number of cells is rounded up to.
 # Source: `_context_params` of _llama.engine; llama.cpp, src/llama-context.cpp:290.
 _BATCH = 512
-_CELLS = 256
+CELLS = 256
 _F32, _F16 = 4, 2
-_KV_TYPES: dict[KvType, GgmlType] = {
+KV_TYPES: dict[KvType, GgmlType] = {
     "f32": GgmlType.F32,
     "f16": GgmlType.F16,
     "q8_0": GgmlType.Q8_0,
@@ -40,6 +41,7 @@ _HEAD = 128
 _PARAMETERS = 12 * _HEAD * _HEAD
 _FFN = 8 / 3
 _VOCABULARY = 32_000
+_EMBEDDING = "token_embd.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,31 @@ class Dimensions:
             vocabulary=shape.vocabulary,
             experts=shape.experts or 0,
             experts_used=shape.experts_used or 0,
+        )
+
+    @classmethod
+    def read(cls, header: Header) -> Self | None:
+        """Take them from a GGUF file, None where it does not say them all.
+
+        Raises: Corrupt for a key of a wrong type.
+        """
+        layers, hidden = header.block_count, header.embedding_length
+        ffn = _number(header, "feed_forward_length")
+        heads = _number(header, "attention.head_count")
+        vocabulary = header.vocabulary_size
+        if not (layers and hidden and ffn and heads and vocabulary):
+            return None
+        sharing = _number(header, "attention.head_count_kv") or heads
+        head = _number(header, "attention.key_length") or hidden // heads
+        return cls(
+            layers=layers,
+            hidden=hidden,
+            ffn=ffn,
+            heads=heads,
+            kv_width=head * sharing,
+            vocabulary=vocabulary,
+            experts=_number(header, "expert_count") or 0,
+            experts_used=_number(header, "expert_used_count") or 0,
         )
 
     @classmethod
@@ -115,9 +142,25 @@ def memory_need(
     )
 
 
+def copied_size(headers: Sequence[Header], kinds: Collection[GgmlType]) -> int:
+    """Count the bytes of matrices that llama.cpp keeps a second time, rearranged.
+
+    `kinds` are the types it does that with on this processor. The first copy is the
+    mapped file, which the system takes back where memory is wanted: a process shows
+    both, and needs one.
+    Source: llama.cpp, ggml/src/ggml-cpu/repack.cpp; the embedding is only looked up.
+    """
+    return sum(
+        tensor.size
+        for header in headers
+        for tensor in header.tensors
+        if tensor.type in kinds and len(tensor.shape) > 1 and tensor.name != _EMBEDDING
+    )
+
+
 def kv_cache(dimensions: Dimensions, *, context: int, kv_type: KvType = "f16") -> int:
     """Count the bytes of the KV cache: a K and a V row for each cell and layer."""
-    kind = _KV_TYPES[kv_type]
+    kind = KV_TYPES[kv_type]
     # A row that is no whole number of blocks cannot be made; llama.cpp says so.
     width = align(dimensions.kv_width, kind.block_size)
     return 2 * dimensions.layers * _cells(context) * row_size(kind, width)
@@ -145,23 +188,6 @@ def scratch(dimensions: Dimensions, *, context: int, kv_type: KvType = "f16") ->
     compares = dimensions.heads * cells
     compute = tokens * _F32 * (cells + max(rows + extra, attention + compares))
     return compute + tokens * _F16 * max(compares, dimensions.ffn)
-
-
-def read_per_token(dimensions: Dimensions, weights: int) -> int:
-    """Count the bytes of weights that one token reads, of a file of `weights` bytes.
-
-    All but the embedding, of which it reads one row, and the experts not asked. All
-    tensors are taken to be quantized alike, which holds within 3% (docs/fit.md).
-    """
-    hidden = dimensions.hidden
-    embedding = dimensions.vocabulary * hidden
-    attention = 2 * hidden * (hidden + dimensions.kv_width)
-    expert = 3 * hidden * dimensions.ffn
-    experts = max(1, dimensions.experts)
-    used = max(1, dimensions.experts_used)
-    everything = dimensions.layers * (attention + experts * expert) + 2 * embedding
-    read = dimensions.layers * (attention + used * expert) + embedding
-    return weights * read // everything
 
 
 def least_bits(quant: str) -> float:
@@ -192,5 +218,13 @@ _MIXED = {
 }
 
 
+def _number(header: Header, name: str) -> int | None:
+    """Give a number, of one that differs from layer to layer the largest."""
+    key = f"{header.architecture}.{name}"
+    if isinstance(header.metadata.get(key), ArrayValue):
+        return int(max(read_numbers(header, key), default=0))
+    return header.integer(key)
+
+
 def _cells(context: int) -> int:
-    return align(context, _CELLS)
+    return align(context, CELLS)

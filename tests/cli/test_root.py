@@ -28,6 +28,7 @@ Commands:
   pull        Bring a model into the store
   run         Answer one prompt, or converse on a terminal
   list        List the models in the store
+  fit         Predict what fits this machine, and how fast it is
   show        Show all that is known about a model
   rm          Remove models from the store
   verify      Check the files of the store, repair them

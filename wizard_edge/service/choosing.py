@@ -1,56 +1,118 @@
-"""Which quant of a model to bring in, where nobody says."""
+"""Which quant of a model suits this machine, without measuring anything.
+
+`pull` and `list --all` ask here; `service.fit` measures and tells everything.
+"""
 
 from __future__ import annotations
 
-from wizard_edge.errors import NotEnough, NotFound
-from wizard_edge.fitting import Candidate, Choice
+from collections.abc import Sequence
+
+from wizard_edge.engine import DEFAULT_CONTEXT, KvType
+from wizard_edge.fitting import HIGHEST, Candidate, Choice, Machine, choose
+from wizard_edge.hardware import find_cores, find_memory, free_disk
 from wizard_edge.models import ModelSpec
-from wizard_edge.service.checkpoints import pull_command
-from wizard_edge.service.fit import choose_quant, find_machine
+from wizard_edge.refs import QUANTS
 from wizard_edge.service.installation import Installation
 
+# Bits of a weight in a file of each quant, for a file that is to be converted.
+# Source: the sizes of wizardlm-13b-v1.2 in models.toml over its parameters.
+_BITS = {
+    "Q8_0": 8.50,
+    "Q6_K": 6.56,
+    "Q5_K_M": 5.67,
+    "Q4_K_M": 4.83,
+    "Q3_K_M": 3.90,
+    "Q2_K": 3.34,
+}
 
-def choose_variant(
-    installation: Installation, spec: ModelSpec, quant: str | None
-) -> tuple[str, Choice | None]:
-    """Return the quant to take of a registered model, and why if nobody named one.
 
-    Raises: UnknownQuant; NotFound for a model without ready files; NotEnough where
-    none fits this machine.
+def choose_quant(
+    installation: Installation,
+    spec: ModelSpec | None,
+    candidates: Sequence[Candidate],
+    *,
+    context: int | None = None,
+    machine: Machine | None = None,
+) -> Choice:
+    """Choose the quant that suits a machine, this one unless another is given.
+
+    `spec` None means a model that the registry does not know: its KV cache is then
+    bounded by the size of each file. `context` None means the settings', else what
+    `run` would take. Raises: ConfigError for settings that make no sense.
     """
-    if not spec.variants:
-        raise NotFound(
-            f"nobody knows ready files of {spec.name}", hint=pull_command(spec, quant)
-        )
-    if quant is not None:
-        return spec.variant(quant).quant, None
-    installed = {
-        item.receipt.quant
-        for item in installation.store.installed()
-        if item.receipt.model == spec.name
-    }
-    candidates = [
-        Candidate(variant.quant, variant.size, stored=variant.quant in installed)
-        for variant in spec.variants
-        if variant.size is not None
-    ]
-    choice = choose_quant(installation, spec, candidates)
-    return chosen_quant(installation, choice, f"{spec.name}:QUANT"), choice
-
-
-def chosen_quant(installation: Installation, choice: Choice, command: str) -> str:
-    """Return the quant of a choice; `command` would take another all the same.
-
-    Raises: NotEnough where none fits, with what the least of them needs.
-    """
-    if choice.chosen is not None:
-        return choice.chosen.quant
-    machine = find_machine(installation)
-    least = min(choice.rejected, key=lambda fit: fit.total)
-    short_of_memory = least.total > machine.room
-    raise NotEnough(
-        "memory" if short_of_memory else f"disk in {installation.home.root}",
-        needed=least.total if short_of_memory else least.weights,
-        free=machine.room if short_of_memory else machine.free_disk,
-        hint=f"{choice.why}; to take one all the same: wizard-edge pull {command}",
+    return choose(
+        spec.shape if spec else None,
+        candidates,
+        machine or find_machine(installation),
+        context=context or default_context(installation, spec),
+        kv_type=default_kv_type(installation),
     )
+
+
+def find_machine(installation: Installation) -> Machine:
+    """Look at this machine; measures nothing.
+
+    `free_disk` is that of the store.
+    """
+    return Machine(
+        cores=find_cores(),
+        memory=find_memory(),
+        free_disk=free_disk(installation.home.models),
+    )
+
+
+def default_context(installation: Installation, spec: ModelSpec | None) -> int:
+    """Return the context that `run` takes for a model, in tokens.
+
+    Raises: ConfigError.
+    """
+    trained = spec.context if spec else None
+    wanted = installation.settings.ctx_size
+    return wanted or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+
+
+def default_kv_type(installation: Installation) -> KvType:
+    """Return the type in which `run` keeps the KV cache. Raises: ConfigError."""
+    return installation.settings.kv_type or "f16"
+
+
+def ready_candidates(spec: ModelSpec) -> list[Candidate]:
+    """Return the ready files of a model whose size is known or can be estimated."""
+    estimated = _estimates(spec)
+    sizes = {
+        variant.quant: variant.size or estimated.get(variant.quant)
+        for variant in spec.variants
+    }
+    return [Candidate(quant, size) for quant, size in sizes.items() if size]
+
+
+def converted_candidates(spec: ModelSpec) -> list[Candidate]:
+    """Return what `pull --from weights` could make, with estimated sizes.
+
+    Nothing where the original weights are nowhere, or the parameters not counted.
+    """
+    source = spec.source
+    if source is None:
+        return []
+    if source.package is None and (source.repo is None or source.state == "gone"):
+        return []
+    return [Candidate(quant, size) for quant, size in _estimates(spec).items()]
+
+
+def all_candidates(spec: ModelSpec) -> list[Candidate]:
+    """Return the ready files, or where none is of use what could be made."""
+    ready = ready_candidates(spec)
+    highest = QUANTS.index(HIGHEST)
+    if any(QUANTS.index(item.quant) >= highest for item in ready):
+        return ready
+    made = {item.quant for item in ready}
+    return ready + [
+        item for item in converted_candidates(spec) if item.quant not in made
+    ]
+
+
+def _estimates(spec: ModelSpec) -> dict[str, int]:
+    """Return the size that a file of each quant would have, in bytes."""
+    if spec.parameters is None:
+        return {}
+    return {quant: int(spec.parameters * bits / 8) for quant, bits in _BITS.items()}

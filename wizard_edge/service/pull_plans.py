@@ -15,8 +15,12 @@ from wizard_edge.hub import Hub
 from wizard_edge.licenses import Terms, terms_named
 from wizard_edge.models import ModelSpec
 from wizard_edge.paths import place
+from wizard_edge.service.choosing import (
+    default_context,
+    default_kv_type,
+    find_machine,
+)
 from wizard_edge.service.consent import refuse_unfit
-from wizard_edge.service.fit import default_context, default_kv_type, find_machine
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.ready import Ready
 from wizard_edge.service.remote_headers import read_remote_header

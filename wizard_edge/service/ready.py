@@ -22,11 +22,11 @@ from wizard_edge.receipts import Origin, Piece
 from wizard_edge.refs import DEFAULT_QUANT, HubRef, UrlRef
 from wizard_edge.service import stored
 from wizard_edge.service.checkpoints import as_model_name
-from wizard_edge.service.choosing import chosen_quant
-from wizard_edge.service.fit import choose_quant
+from wizard_edge.service.choosing import choose_quant
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.offers import Offer, find_offer, find_offers, split_quant
 from wizard_edge.service.remote_headers import quant_inside
+from wizard_edge.service.variants import chosen_quant
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from wizard_edge.refs import (
     parse_quant,
 )
 from wizard_edge.service.checkpoints import Checkpoint, Request, find_checkpoint
-from wizard_edge.service.choosing import choose_variant
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.ready import (
     Ready,
@@ -31,6 +30,7 @@ from wizard_edge.service.ready import (
     find_registered,
 )
 from wizard_edge.service.stored import present
+from wizard_edge.service.variants import choose_variant
 from wizard_edge.store import Installed
 
 # The bundled model is 4 MB: nothing is gained by making it less exact.
