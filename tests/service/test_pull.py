@@ -120,7 +120,7 @@ def test_two_quants_lie_side_by_side(tmp_path: Path) -> None:
 def test_what_cannot_be_pulled_says_why(
     tmp_path: Path, ref: str, error: type[WizardEdgeError], code: int
 ) -> None:
-    installation = an_installation(tmp_path)
+    installation = an_installation(tmp_path, HF_HUB_OFFLINE="1")
 
     for ask in (plan_pull, pull):
         with pytest.raises(error) as caught:

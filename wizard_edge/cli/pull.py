@@ -97,7 +97,14 @@ def _plan(app: App, request: PullRequest, commercial: bool | None) -> None:
     from wizard_edge_converters.seam import Pipeline
 
     pipeline = Pipeline(environ=app.installation.environ)
-    plan = plan_pull(app.installation, request, convert=pipeline, commercial=commercial)
+    with app.output.progress(brief=True) as progress:
+        plan = plan_pull(
+            app.installation,
+            request,
+            convert=pipeline,
+            commercial=commercial,
+            progress=progress,
+        )
     show_plan(app.output, plan)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from wizard_edge.engine import DEFAULT_CONTEXT, KvType, LoadOptions
 from wizard_edge.errors import BackendError, Corrupt, MissingFile, UnknownQuant
-from wizard_edge.fitting import Candidate, Fit, Machine, choose
+from wizard_edge.fitting import Candidate, Fit, Machine, choose, fit_all
 from wizard_edge.gguf import Header
 from wizard_edge.gguf_parts import read_parts
 from wizard_edge.gguf_types import WEIGHT_TYPES, GgmlType
@@ -158,6 +158,44 @@ def fit(
         for item in questions
     )
     return Report(_facts(installation, machine), models)
+
+
+def predict(
+    installation: Installation,
+    spec: ModelSpec | None,
+    header: Header | None,
+    *,
+    quant: str,
+    size: int,
+    progress: Progress = silent,
+) -> Fit:
+    """Measure this machine and say how a file that is not here yet will do on it.
+
+    `header` is the beginning of a model of one file, `size` that of all in bytes.
+    Raises: ConfigError.
+    """
+    dimensions = Dimensions.of(spec.shape) if spec and spec.shape else None
+    candidate = Candidate(quant, size)
+    if header is not None and header.split is None:
+        dimensions = Dimensions.read(header)
+        read, copied = _read([header]), _find_copied([header])
+        candidate = replace(candidate, read=read, copied=copied)
+    trained = header.context_length if header else None
+    question = _Question(
+        quant, spec, dimensions, (candidate,), {quant: "ready"}, trained
+    )
+    kv_type = default_kv_type(installation)
+    machine = measure(
+        installation, _kinds(question), kv_type=kv_type, progress=progress
+    )
+    [fit] = fit_all(
+        dimensions,
+        [candidate],
+        machine,
+        context=_context(installation, question, None),
+        kv_type=kv_type,
+    )
+    return fit
 
 
 def measure(

@@ -9,18 +9,14 @@ from pathlib import Path
 
 from wizard_edge.conversion import Convert, Cost
 from wizard_edge.errors import Corrupt, HubError, NotFound
-from wizard_edge.fitting import Candidate, Choice, Fit, fit_all
+from wizard_edge.fitting import Choice, Fit
 from wizard_edge.gguf import Header
 from wizard_edge.hub import Hub
 from wizard_edge.licenses import Terms, terms_named
-from wizard_edge.models import ModelSpec
 from wizard_edge.paths import place
-from wizard_edge.service.choosing import (
-    default_context,
-    default_kv_type,
-    find_machine,
-)
+from wizard_edge.progress import Progress, silent
 from wizard_edge.service.consent import refuse_unfit
+from wizard_edge.service.fit import predict
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.ready import Ready
 from wizard_edge.service.remote_headers import read_remote_header
@@ -71,9 +67,11 @@ def plan_pull(
     *,
     convert: Convert,
     commercial: bool | None = None,
+    progress: Progress = silent,
 ) -> PullPlan:
     """Decide what to bring in and from where; changes nothing, fetches no weights.
 
+    This machine is measured for a second, to say how fast the model will be.
     Raises: as `pull`, but for what happens while bytes are fetched or converted;
     Refused for a model that is not free for commercial use, where that is wanted.
     """
@@ -82,8 +80,8 @@ def plan_pull(
         return _plan_nothing(installation, found)
     if isinstance(found, Ready):
         refuse_unfit(installation, found.terms, commercial=commercial)
-        return _plan_ready(installation, open_hub(installation), found)
-    return _plan_weights(installation, request, found, convert, commercial)
+        return _plan_ready(installation, open_hub(installation), found, progress)
+    return _plan_weights(installation, request, found, convert, commercial, progress)
 
 
 def _plan_nothing(installation: Installation, found: Installed) -> PullPlan:
@@ -102,9 +100,10 @@ def _plan_nothing(installation: Installation, found: Installed) -> PullPlan:
     )
 
 
-def _plan_ready(installation: Installation, hub: Hub, ready: Ready) -> PullPlan:
+def _plan_ready(
+    installation: Installation, hub: Hub, ready: Ready, progress: Progress
+) -> PullPlan:
     header = _header(hub, ready)
-    candidate = Candidate(ready.quant, ready.size)
     tensors = Counter(tensor.type.name for tensor in header.tensors) if header else {}
     return PullPlan(
         name=ready.name,
@@ -117,7 +116,14 @@ def _plan_ready(installation: Installation, hub: Hub, ready: Ready) -> PullPlan:
         output_bytes=ready.size,
         peak_disk_bytes=ready.size,
         peak_memory_bytes=_FETCH_MEMORY,
-        fit=_fit(installation, ready.spec, candidate),
+        fit=predict(
+            installation,
+            ready.spec,
+            header,
+            quant=ready.quant,
+            size=ready.size,
+            progress=progress,
+        ),
         choice=ready.choice,
         tensors=dict(tensors),
     )
@@ -129,12 +135,12 @@ def _plan_weights(
     found: WeightsOf,
     convert: Convert,
     commercial: bool | None,
+    progress: Progress,
 ) -> PullPlan:
     checkpoint, recipe = find_weights(installation, request, found)
     refuse_unfit(installation, checkpoint.terms, commercial=commercial)
     cost = convert.estimate(checkpoint.weights, recipe, checkpoint.facts)
     folder = installation.home.model(found.spec.name)
-    candidate = Candidate(found.quant, cost.output_bytes)
     return PullPlan(
         name=found.spec.name,
         quant=found.quant,
@@ -147,7 +153,14 @@ def _plan_weights(
         peak_disk_bytes=cost.peak_disk_bytes,
         peak_memory_bytes=cost.peak_memory_bytes,
         cost=cost,
-        fit=_fit(installation, found.spec, candidate),
+        fit=predict(
+            installation,
+            found.spec,
+            None,
+            quant=found.quant,
+            size=cost.output_bytes,
+            progress=progress,
+        ),
     )
 
 
@@ -157,16 +170,3 @@ def _header(hub: Hub, ready: Ready) -> Header | None:
         return read_remote_header(hub, ready.files[0].pieces[0])
     except (HubError, NotFound, Corrupt):
         return None
-
-
-def _fit(
-    installation: Installation, spec: ModelSpec | None, candidate: Candidate
-) -> Fit:
-    [fit] = fit_all(
-        spec.shape if spec else None,
-        [candidate],
-        find_machine(installation),
-        context=default_context(installation, spec),
-        kv_type=default_kv_type(installation),
-    )
-    return fit

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from wizard_edge.errors import NotEnough, NotFound
-from wizard_edge.fitting import Candidate, Choice
+from wizard_edge.fitting import Choice
 from wizard_edge.models import ModelSpec
 from wizard_edge.service.checkpoints import pull_command
-from wizard_edge.service.choosing import choose_quant, find_machine
+from wizard_edge.service.choosing import (
+    choose_quant,
+    find_machine,
+    ready_candidates,
+)
 from wizard_edge.service.installation import Installation
 
 
@@ -30,9 +36,7 @@ def choose_variant(
         if item.receipt.model == spec.name
     }
     candidates = [
-        Candidate(variant.quant, variant.size, stored=variant.quant in installed)
-        for variant in spec.variants
-        if variant.size is not None
+        replace(item, stored=item.quant in installed) for item in ready_candidates(spec)
     ]
     choice = choose_quant(installation, spec, candidates)
     return chosen_quant(installation, choice, f"{spec.name}:QUANT"), choice
