@@ -57,6 +57,9 @@ faults: dev
 	$(BIN)/python -m tests.faults.streamed_kills --kills 100
 	$(BIN)/python -m tests.faults.pull_kills --kills 200
 	$(BIN)/python -m tests.faults.pull_network
+	$(BIN)/python -m tests.faults.pull_together
+	$(BIN)/python -m tests.faults.pull_disk
+	$(BIN)/python -m tests.faults.pull_hostile
 
 # Writes what is generated: the command reference.
 docs: dev

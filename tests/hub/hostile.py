@@ -47,7 +47,6 @@ STRINGS: Mapping[str, str] = {
     "data address": "data:,x",
     "script address": "javascript:alert(1)",
     "local address": "http://127.0.0.1:1/x",
-    "address of a cloud": "http://169.254.169.254/latest/meta-data/",
     "name in an address": "http://user:password@127.0.0.1:1/x",
     "half an address": "http://",
     "an address to brackets": "http://[::1",
