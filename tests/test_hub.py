@@ -1266,6 +1266,20 @@ def test_an_address_serves_a_piece_without_the_token(
     assert not any(entry.authorized for entry in loopback.requests())
 
 
+@pytest.mark.parametrize(
+    "tag", ["x\ty", "\x1b[31m", "\u202e", '"' + "x" * 300 + '"', ""]
+)
+def test_a_tag_that_no_receipt_can_hold_is_none(
+    hub: Hub, loopback: LoopbackHub, model: HostedRepository, tag: str
+) -> None:
+    """A receipt with it could not be read: the model was installed and not listed."""
+    loopback.faults.add(Fault(where="cdn", headers={"ETag": tag}))
+
+    stated = hub.probe(f"{loopback.cdn}/{model.files[WEIGHTS].sha256}")
+
+    assert stated.etag is None
+
+
 def test_an_address_whose_file_changed_is_noticed(
     hub: Hub, loopback: LoopbackHub, model: HostedRepository
 ) -> None:

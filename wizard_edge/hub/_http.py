@@ -39,6 +39,8 @@ _URL = re.compile(r"[!-~]+")
 # Source: draft-ietf-httpapi-ratelimit-headers-09, section 4.
 _RATE_LIMIT = re.compile(r'"\w+"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b')
 _SECONDS = re.compile(r"\d{1,9}")
+# Longer than any server's; it is kept in a receipt.
+_MAX_TAG = 256
 # What the hub says of a file, on the redirect to its bytes or on the bytes.
 _STATED = ("X-Repo-Commit", "X-Linked-ETag", "X-Linked-Size", "ETag")
 _ENDPOINT_HINT = "write https://HOST"
@@ -108,6 +110,12 @@ class Answer:
 
     def header(self, name: str) -> str | None:
         return self.response.headers.get(name)
+
+    @property
+    def tag(self) -> str | None:
+        """What the server calls this state of a file, if that can be written down."""
+        text = self.header("ETag") or self.header("Last-Modified") or ""
+        return text if 0 < len(text) <= _MAX_TAG and text.isprintable() else None
 
     def read_some(self, size: int) -> bytes:
         """Return what has come, at most `size` bytes; nothing at the end.

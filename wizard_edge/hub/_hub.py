@@ -193,8 +193,7 @@ class Hub:
                     f"{answer.host} does not say how large {name} is",
                     hint="fetch it by other means, then 'wizard-edge import FILE'",
                 )
-            etag = answer.header("ETag") or answer.header("Last-Modified")
-            return Stated(int(length), etag, in_parts=total is not None)
+            return Stated(int(length), answer.tag, in_parts=total is not None)
         finally:
             answer.close()
 

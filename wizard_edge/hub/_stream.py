@@ -188,7 +188,7 @@ class ByteStream:
         commit = stated.get("X-Repo-Commit")
         size = stated.get("X-Linked-Size")
         digest = _unquoted(stated.get("X-Linked-ETag") or stated.get("ETag") or "")
-        told = answer.header("ETag") or answer.header("Last-Modified")
+        told = answer.tag
         if (
             (file.etag is not None and told is not None and told != file.etag)
             or (file.revision and commit is not None and commit != file.revision)
