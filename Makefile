@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install dev check vocabularies sources reference bench bench-convert faults docs clean
+.PHONY: demo test install dev check vocabularies sources reference bench bench-convert bench-download faults docs clean
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -48,6 +48,10 @@ bench: dev
 ORACLE ?= $(BIN)/python
 bench-convert: dev sources
 	$(BIN)/python -m tests.benchmarks.convert --python $(ORACLE)
+
+# `pull` beside curl, on loopback: writes 20 GiB, takes some minutes.
+bench-download: dev
+	$(BIN)/python -m tests.benchmarks.download
 
 # The fault campaigns in full, of which the test suite runs a small part: minutes each.
 faults: dev
