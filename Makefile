@@ -42,6 +42,7 @@ reference:
 bench: dev
 	$(BIN)/python -m tests.benchmarks.startup --program $(BIN)/wizard-edge
 	$(BIN)/python -m tests.benchmarks.gguf
+	$(BIN)/python -m tests.benchmarks.store --program $(BIN)/wizard-edge
 	$(BIN)/python -m tests.benchmarks.settings
 
 # The converter beside llama.cpp's two steps: needs torch in ORACLE, takes ten minutes.

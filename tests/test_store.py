@@ -637,9 +637,10 @@ def test_the_last_use_is_noted_beside_the_model_and_goes_with_it(
     assert tree(installed.folder) == [
         *("small.Q8_0.gguf", "small.Q8_0.gguf.json", "small.Q8_0.gguf.used")
     ]
+    other = put(store, receipt_for(b"x", quant="F16"), b"x")
     store.remove(installed)
     store.mark_used(installed, 3000.0)
-    assert tree(tmp_path) == []
+    assert tree(other.folder) == ["small.F16.gguf", "small.F16.gguf.json"]
 
 
 def test_a_right_copy_takes_the_place_of_a_damaged_file(tmp_path: Path) -> None:

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.child import environment
 from tests.cli.conftest import Cli
+from tests.hub.content import repository
+from tests.hub.faults import Fault
+from tests.hub.server import LoopbackHub
 from tests.stores import tree
+from tests.test_gguf_parts import parts
+from wizard_edge.gguf_parts import split_name
 from wizard_edge.locking import exclusive
 
 
@@ -101,3 +110,44 @@ def test_what_runs_is_told_and_left_alone(cli: Cli, leftovers: Path) -> None:
 
         assert result.stderr.startswith("in use, left alone: abc\n")
         assert tree(leftovers) == ["partial/abc.lock", "partial/abc.part"]
+
+
+PULL = ("pull", "hf:owner/small:Q8_0", "--json")
+
+
+def test_a_pull_that_runs_is_not_hurt_and_one_that_was_killed_leaves_nothing(
+    cli: Cli, home: Path, tmp_path: Path
+) -> None:
+    """Killed at the second file of a split model, whose lock is that of the first."""
+    names = [split_name("small.Q8_0", number, 3) for number in (1, 2, 3)]
+    contents = [part.build() for part in parts()]
+    first, digest = len(contents[0]), hashlib.sha256(contents[1]).hexdigest()
+    files = dict(zip(names, contents, strict=True))
+    with LoopbackHub(repository("owner/small", {**files})) as hub:
+        hub.faults.add(Fault(where="cdn", path=digest, stall_after=100, times=99))
+        with subprocess.Popen(
+            [sys.executable, "-m", "wizard_edge", *PULL],
+            env=environment(tmp_path, HF_ENDPOINT=hub.endpoint),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert process.stderr is not None
+                while json.loads(process.stderr.readline())["done"] <= first:
+                    pass
+                before = tree(home)
+
+                meanwhile = cli("prune", "--yes")
+
+                assert meanwhile.stderr.startswith("in use, left alone: ")
+                assert tree(home) == before
+            finally:
+                process.kill()
+    killed = cli("prune", "--json")
+
+    assert tree(home) == []
+    removed = json.loads(killed.stdout)["removed"]
+    # The lock goes last.
+    assert {item["path"] for item in removed} == {str(home / name) for name in before}

@@ -155,7 +155,10 @@ def test_a_lockless_file_may_belong_to_whoever_is_at_work(
 
     with at_work(partial / f"{KEY}.lock"):
         assert plan_pruning(installation).leftovers == ()
-    assert len(plan_pruning(installation).leftovers) == 2
+    plan = plan_pruning(installation)
+    assert len(plan.leftovers) == 2
+    with at_work(partial / f"{KEY}.lock"):
+        assert prune(installation, plan, models=True).removed == ()
 
 
 def test_a_slot_that_is_being_filled_stays(installation: Installation) -> None:
