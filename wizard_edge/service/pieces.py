@@ -13,6 +13,9 @@ from wizard_edge.service.checkpoints import pull_command
 from wizard_edge.service.installation import Installation
 from wizard_edge.store import Installed
 
+_MADE_HERE = "it was made on this machine, and lies nowhere else to be fetched from"
+_FROM_NOWHERE = "nobody knows where its bytes can be fetched"
+
 
 def find_pieces(
     installation: Installation, hub: Hub, installed: Installed, file: StoredFile
@@ -29,7 +32,11 @@ def find_pieces(
     again = way_to_make_anew(installation, installed.receipt)
     remotes = registered_files(installation.registry, installed.receipt, file)
     if not remotes:
-        raise Corrupt(path, "nobody knows where its bytes can be fetched", hint=again)
+        made_here = (
+            installed.receipt.weights or installed.receipt.origin.kind == "bundled"
+        )
+        why = _MADE_HERE if made_here else _FROM_NOWHERE
+        raise Corrupt(path, why, hint=again)
     pieces = _as_pieces(hub, remotes, file)
     alone = pieces[0].sha256 if len(pieces) == 1 else file.sha256
     if sum(piece.size for piece in pieces) != file.size or alone != file.sha256:
