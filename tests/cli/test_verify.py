@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.gguf_files import small_llama, string
 from tests.hub.content import repository
 from tests.hub.server import LoopbackHub
 from tests.stores import CONTENT, install, receipt_of, spoil, tree
-from wizard_edge.chunks import CHUNK_SIZE
+from wizard_edge.chunks import CHUNK_SIZE, read_chunks
 from wizard_edge.names import CommitId, RelPath, RepoId
 from wizard_edge.paths import Home
 from wizard_edge.receipts import Origin, Piece, Receipt
@@ -146,6 +147,39 @@ def test_repair_in_json(cli: Cli, store: Store, hub: LoopbackHub) -> None:
     assert (row["ok"], row["problem"], row["damaged"]) == (True, None, [])
     assert row["repaired"] == [{"chunk": 6, "offset": 6 * CHUNK_SIZE, "size": 1000}]
     assert row["fetched"] == 1000
+
+
+def test_what_pull_brought_is_repaired_by_its_receipt(
+    cli: Cli, hub: LoopbackHub
+) -> None:
+    """Damaged in the middle, cut, grown and gone, each time by the chunks it takes."""
+    model = small_llama().set("test.padding", string("x" * (5 * CHUNK_SIZE)))
+    content = model.build()
+    halves = {"m.Q8_0.gguf-split-a": content[:700_000]}
+    halves["m.Q8_0.gguf-split-b"] = content[700_000:]
+    hub.add(repository("owner/m", {**halves}))
+    path = Path(json.loads(cli("pull", "hf:owner/m:Q8_0", "--json").stdout)["path"])
+    chunks = read_chunks(path.with_name(f"{path.name}.chunks")).grid
+
+    def repaired() -> int:
+        hub.forget()
+        result = cli("verify", "--repair", "--json")
+        assert (result.exit_code, path.read_bytes() == content) == (0, True)
+        [row] = json.loads(result.stdout)
+        bodies = [entry for entry in hub.requests() if entry.status in (200, 206)]
+        assert sum(entry.sent for entry in bodies) == row["fetched"]
+        fetched: int = row["fetched"]
+        return fetched
+
+    # Two chunks that lie side by side and are of two pieces.
+    spoil(path, 699_999, 700_000)
+    assert repaired() == chunks.span(2).size + chunks.span(3).size
+    path.write_bytes(content[:-1])
+    assert repaired() == chunks.span(chunks.count - 1).size
+    path.write_bytes(content + b"more")
+    assert repaired() == 0
+    path.unlink()
+    assert repaired() == len(content)
 
 
 def test_repair_of_what_was_made_here_says_how_to_make_it_anew(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -28,10 +29,17 @@ from tests.stores import (
 )
 from wizard_edge import part_files
 from wizard_edge.chunks import CHUNK_SIZE, Chunks
-from wizard_edge.errors import Corrupt, HubError, NotEnough, WizardEdgeError
+from wizard_edge.errors import (
+    Corrupt,
+    HubError,
+    NotEnough,
+    NotFound,
+    WizardEdgeError,
+)
 from wizard_edge.names import CommitId, RelPath, RepoId
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.receipts import Check, CheckedFile, Origin, Piece, Receipt
+from wizard_edge.service import repairing
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.repairing import repair
 from wizard_edge.service.verification import Verified
@@ -306,6 +314,60 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
     assert isinstance(found.error, NotEnough)
     assert found.error.free == len(CONTENT) - 1
     assert shop.hub.log == []
+    assert nothing_left(shop)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_disk_that_gets_full_meanwhile_leaves_all_as_it_was(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    item = shop.install()
+    spoil(item.path, 5 * CHUNK_SIZE)
+    before = item.path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(repairing, "copy_range", full)
+
+    found = shop.repair()
+
+    assert isinstance(found.error, NotEnough)
+    assert found.error.needed == len(CONTENT)
+    assert item.path.read_bytes() == before
+    assert nothing_left(shop)
+
+
+@pytest.mark.parametrize("stage", ["verify", "repair", "check"])
+def test_ctrl_c_leaves_all_as_it_was(shop: Shop, stage: str) -> None:
+    item = shop.install()
+    spoil(item.path, 0)
+    before = item.path.read_bytes()
+
+    def interrupt(event: ProgressEvent) -> None:
+        if event.stage == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair(shop.installation, progress=interrupt)
+
+    assert item.path.read_bytes() == before
+    assert nothing_left(shop)
+
+
+def test_a_model_replaced_meanwhile_is_not_overwritten(shop: Shop) -> None:
+    item = shop.install()
+    spoil(item.path, 0)
+    other = CONTENT[: 2 * CHUNK_SIZE]
+
+    def replace_it(event: ProgressEvent) -> None:
+        if event.stage == "check":
+            install(shop.installation.store, receipt_of(other), other)
+
+    [found] = repair(shop.installation, progress=replace_it)
+
+    assert isinstance(found.error, NotFound)
+    assert item.path.read_bytes() == other
     assert nothing_left(shop)
 
 
