@@ -74,8 +74,8 @@ class Candidate:
 
     `names` are what it may be known by, the likeliest first; `title` is the last
     resort. `parameters` are those of all files. `receipt` is the one beside it.
-    `origin` says where it came from, `path` as which file of the repository. `texts`
-    are the licence texts that lie beside it and are known to be of it.
+    `origin` says where it came from, `repo` and `path` as which file of the hub it may
+    be known. `texts` are the licence texts that are known to be of it.
     """
 
     header: Header
@@ -86,16 +86,13 @@ class Candidate:
     parameters: int
     receipt: Receipt | None = None
     origin: Origin = _HERE
+    repo: RepoId | None = None
     path: RelPath | None = None
     texts: Mapping[RelPath, bytes] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
-
-    @property
-    def repo(self) -> RepoId | None:
-        return self.origin.repo
 
 
 def find_candidate(path: Path) -> Candidate:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from wizard_edge.errors import UnknownModel
 from wizard_edge.licenses import Terms, terms_named, terms_of
 from wizard_edge.models import ModelSpec, RemoteFile, Variant
-from wizard_edge.names import ModelName
+from wizard_edge.names import ModelName, Sha256
 from wizard_edge.receipts import Origin, Piece
 from wizard_edge.service.candidates import Candidate
 from wizard_edge.service.checkpoints import as_model_name, refuse_other_shape
@@ -42,11 +42,15 @@ class Identity:
 def identify(
     installation: Installation, candidate: Candidate, name: str | None
 ) -> Identity:
-    """Say what a candidate is, as long as its hash is not known.
+    """Say what a candidate is, as long as its hash is only said.
 
     Raises: CannotConvert for one called like a registered model of another shape;
     UsageError for a name that cannot be a model's.
     """
+    if name is None:
+        said = [file.sha256 for file in candidate.files]
+        if None not in said and (known := _known(installation, candidate, said, ())):
+            return known
     spec = _registered(installation, candidate, name)
     if spec is not None:
         header = candidate.header
@@ -78,12 +82,22 @@ def recognise(
     """Find the variant of the registry that consists of these very bytes."""
     files = [item.sha256 for item in taken]
     pieces = [digest for item in taken for digest in item.pieces]
+    return _known(installation, candidate, files, pieces)
+
+
+def _known(
+    installation: Installation,
+    candidate: Candidate,
+    files: Sequence[Sha256 | None],
+    pieces: Sequence[Sha256],
+) -> Identity | None:
+    """Find a variant by the hashes of its files, or of the pieces of its file."""
     for spec in installation.registry:
         for variant in spec.variants:
             known = [file.sha256 for file in variant.files]
-            if variant.joined != "bytes" and known == files:
-                sizes = [[item.size] for item in taken]
-            elif known == pieces:
+            if variant.joined != "bytes" and known == list(files):
+                sizes = [[given.size] for given in candidate.files]
+            elif known == list(pieces):
                 sizes = [list(given.sizes) for given in candidate.files]
             else:
                 continue
