@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.machines import LAPTOP
 from tests.stores import CONTENT, install, receipt_of, tree
 from wizard_edge.cli import _output
 from wizard_edge.names import CommitId, RelPath, RepoId, Sha256
@@ -155,15 +156,25 @@ def test_list_in_json(cli: Cli, installed: Install) -> None:
     }
 
 
-def test_list_all_has_one_row_per_model(cli: Cli) -> None:
+def test_list_all_has_one_row_per_model(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "wizard_edge.service.choosing.find_machine", lambda installation: LAPTOP
+    )
+
     rows = cli("list", "--all").stdout.splitlines()
     entries = json.loads(cli("list", "--all", "--json").stdout)
 
-    assert rows[0].split() == [
-        *("NAME", "PARAMETERS", "TEMPLATE", "LICENCE", "INSTALLED", "READY", "FILES")
+    assert [" ".join(row.split()) for row in rows[:4]] == [
+        "NAME PARAMS TEMPLATE LICENCE FITS INSTALLED",
+        "apprentice 4.2 M vicuna apache-2.0 Q8_0 -",
+        "wizardlm-70b-v1.0 69.0 B vicuna llama2 - -",
+        "wizardlm-13b-v1.2 13.0 B vicuna llama2 Q4_K_M -",
     ]
+    assert max(map(len, rows)) <= 88
     assert len(rows) == len(entries) + 1
-    assert {"name", "installed", "variants"} <= set(entries[0])
+    assert {"name", "installed", "variants", "fits"} <= set(entries[0])
 
 
 def test_show_of_an_installed_model(cli: Cli, installed: Install) -> None:

@@ -13,8 +13,6 @@ from wizard_edge.units import format_bytes, format_count, format_days_ago
 if TYPE_CHECKING:
     from wizard_edge.service.models import InstalledModel
 
-# More quants than this are counted, to keep a row on one line.
-_FEW = 2
 # Name of a figure, what a row calls it and how it writes it.
 _FIGURES = (("perplexity", "ppl", ".2f"), ("kl_divergence", "kl", ".4f"))
 
@@ -98,23 +96,17 @@ def _list_catalogue(app: App) -> None:
         app.output.document(as_json(entries))
         return
     app.output.table(
-        ("NAME", "PARAMETERS", "TEMPLATE", "LICENCE", "INSTALLED", "READY FILES"),
+        ("NAME", "PARAMS", "TEMPLATE", "LICENCE", "FITS", "INSTALLED"),
         [
             (
                 entry.name,
                 format_count(entry.parameters) if entry.parameters else "-",
                 entry.template,
                 ", ".join(entry.licenses),
+                entry.fits or "-",
                 ", ".join(entry.installed) or "-",
-                _span([variant.quant for variant in entry.variants]),
             )
             for entry in entries
         ],
-        right=("PARAMETERS",),
+        right=("PARAMS",),
     )
-
-
-def _span(quants: list[str]) -> str:
-    if len(quants) <= _FEW:
-        return ", ".join(quants) or "-"
-    return f"{len(quants)}: {quants[0]} to {quants[-1]}"

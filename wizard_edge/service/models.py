@@ -1,6 +1,7 @@
 """What is installed, what there is to install, and how it goes away again.
 
-The registry is asked only where a name has to be resolved: `list` reads receipts.
+The registry is asked only where a name has to be resolved: `list` reads receipts, and
+what fits a machine is imported for the catalogue.
 Everything about a single model is in `service.cards`.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from wizard_edge.service.installation import Installation, utc
 from wizard_edge.store import Damaged, Installed
 
 if TYPE_CHECKING:
+    from wizard_edge.fitting import Machine
     from wizard_edge.models import ModelSpec, Variant
 
 
@@ -52,17 +54,26 @@ class InstalledModel:
 
 @dataclass(frozen=True, slots=True)
 class VariantEntry:
-    """A ready file that the registry knows; `size` None where it is not known."""
+    """A ready file that the registry knows; `size` None where it is not known.
+
+    `fits` says whether it suits the memory and the disk of this machine, None where
+    nobody looked.
+    """
 
     quant: str
     size: int | None
     size_exact: bool
     installed: bool
+    fits: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One row of `list --all`; `installed` holds the quants in the store."""
+    """One row of `list --all`; `installed` holds the quants in the store.
+
+    `fits` is the quant that suits this machine, by its memory and disk, None where
+    none does.
+    """
 
     name: str
     title: str
@@ -71,6 +82,7 @@ class CatalogueEntry:
     template: str
     installed: tuple[str, ...]
     variants: tuple[VariantEntry, ...]
+    fits: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +118,52 @@ def list_installed(installation: Installation) -> list[InstalledModel]:
     return [installed_model(item) for item in installation.store.installed()]
 
 
-def list_catalogue(installation: Installation) -> list[CatalogueEntry]:
-    """Return every model of the registry, in its order.
+def list_catalogue(
+    installation: Installation, machine: Machine | None = None
+) -> list[CatalogueEntry]:
+    """Return every model of the registry, in its order, and what of it fits.
 
-    Raises: ConfigError where a registry file makes no sense.
+    `machine` None means this one, of which memory and disk are looked at.
+    Raises: ConfigError where a registry or settings file makes no sense.
     """
+    from wizard_edge.service.choosing import find_machine
+
+    machine = machine or find_machine(installation)
     quants: dict[str, list[str]] = {}
     for item in installation.store.installed():
         quants.setdefault(item.receipt.model, []).append(item.receipt.quant)
     return [
-        CatalogueEntry(
-            name=spec.name,
-            title=spec.title,
-            parameters=spec.parameters,
-            licenses=spec.licenses,
-            template=spec.template,
-            installed=tuple(dict.fromkeys(quants.get(spec.name, ()))),
-            variants=tuple(
-                variant_entry(variant, quants.get(spec.name, ()))
-                for variant in spec.variants
-            ),
-        )
+        _catalogue_entry(installation, spec, machine, quants.get(spec.name, ()))
         for spec in installation.registry
     ]
+
+
+def _catalogue_entry(
+    installation: Installation,
+    spec: ModelSpec,
+    machine: Machine,
+    installed: Collection[str],
+) -> CatalogueEntry:
+    from wizard_edge.service.choosing import all_candidates, choose_quant
+
+    candidates = [
+        replace(item, stored=item.quant in installed) for item in all_candidates(spec)
+    ]
+    choice = choose_quant(installation, spec, candidates, machine=machine)
+    fits = {item.quant: item.fits for item in choice.fits}
+    return CatalogueEntry(
+        name=spec.name,
+        title=spec.title,
+        parameters=spec.parameters,
+        licenses=spec.licenses,
+        template=spec.template,
+        installed=tuple(dict.fromkeys(installed)),
+        variants=tuple(
+            replace(variant_entry(item, installed), fits=fits.get(item.quant))
+            for item in spec.variants
+        ),
+        fits=choice.chosen.quant if choice.chosen else None,
+    )
 
 
 def plan_removal(installation: Installation, refs: Sequence[str]) -> Removal:
