@@ -17,6 +17,7 @@ from tests.hub.server import LoopbackHub
 from tests.test_gguf_parts import parts as split_parts
 from wizard_edge.chunks import read_chunks
 from wizard_edge.gguf_parts import split_name
+from wizard_edge.service.choosing import find_machine
 
 REPO = "somebody/Tiny-GGUF"
 GGUF = small_llama().build()
@@ -75,6 +76,15 @@ def hub(
     with LoopbackHub(hosted, tokens=(TOKEN,)) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         yield hub
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the second in which a plan measures this machine."""
+    monkeypatch.setattr(
+        "wizard_edge.service.fit.measure",
+        lambda installation, kinds, **_: find_machine(installation),
+    )
 
 
 @pytest.fixture
@@ -149,8 +159,9 @@ def test_what_is_there_is_not_fetched_again(cli: Cli, hub: LoopbackHub) -> None:
     assert not hub.requests("resolve")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_without_a_quant_the_best_that_fits_is_taken(
-    cli: Cli, hub: LoopbackHub, hosted: HostedRepository
+    cli: Cli, hub: LoopbackHub
 ) -> None:
     plan = json.loads(cli("pull", f"hf:{REPO}", "--dry-run", "--json").stdout)
     pulled = json.loads(cli("pull", f"hf:{REPO}", "--json").stdout)
@@ -417,6 +428,7 @@ def test_a_hub_that_has_another_file_than_the_registry_knows(
     assert "has another tiny.Q8_0.gguf than the registry knows" in result.stderr
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_plan_says_what_it_takes_and_changes_nothing(
     cli: Cli, hub: LoopbackHub, registered: str, home: Path
 ) -> None:

@@ -164,7 +164,10 @@ class Hub:
         if url is None:
             raise HubError(f"{host_of(mirror)} cannot be asked for this file")
         file = Served(url, piece.path or file_name(url), piece.size)
-        return self._open(self._anywhere(), file, offset, end, end)
+        # There is the hub to fall back on: one that does not answer is not waited for.
+        patience = replace(self.transport.patience, tries_to_start=1)
+        transport = replace(self._anywhere(), patience=patience)
+        return self._open(transport, file, offset, end, end)
 
     def probe(self, url: str) -> Stated:
         """Ask an address what it serves: one byte is fetched at most.
