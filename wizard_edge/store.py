@@ -46,6 +46,8 @@ PARTIAL_SUFFIX = ".part"
 USED_SUFFIX = ".used"
 # What was found when it was judged; `verdicts` writes it.
 VERDICT_SUFFIX = ".verdict"
+# What may lie beside a model file, all of it ours and none of it missed for long.
+SIDE_SUFFIXES = (CHUNKS_SUFFIX, USED_SUFFIX, VERDICT_SUFFIX)
 # Texts that belong to the model and leave with its last variant.
 _COMPANIONS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY", "USE-POLICY")
 # In it lie sockets of servers: nobody else's business.
@@ -409,8 +411,7 @@ def lock_path(home: Home, name: ModelName) -> Path:
 
 def side_files(path: Path) -> list[Path]:
     """Return the files of ours that may lie beside a model file, without receipt."""
-    suffixes = (CHUNKS_SUFFIX, USED_SUFFIX, VERDICT_SUFFIX)
-    return [_beside(path, suffix) for suffix in suffixes]
+    return [_beside(path, suffix) for suffix in SIDE_SUFFIXES]
 
 
 def verdict_path(path: Path) -> Path:
@@ -432,7 +433,7 @@ def _patiently() -> None:
 
 def _of_variant(path: Path) -> bool:
     """Tell a file of a variant, whose model may be called `notice-7b`, from a text."""
-    return path.suffix in (".gguf", SUFFIX, CHUNKS_SUFFIX, USED_SUFFIX)
+    return path.suffix in (".gguf", SUFFIX, *SIDE_SUFFIXES)
 
 
 def _receipts(folder: Path) -> tuple[list[Installed], list[Damaged]]:

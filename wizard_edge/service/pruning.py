@@ -14,7 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from wizard_edge import ledger
-from wizard_edge.chunks import SUFFIX as CHUNKS_SUFFIX
 from wizard_edge.errors import UsageError
 from wizard_edge.files import TEMP_SUFFIX, delete, entries
 from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
@@ -22,9 +21,10 @@ from wizard_edge.locking import Busy, exclusive, is_held
 from wizard_edge.names import ModelName
 from wizard_edge.part_files import allocated
 from wizard_edge.service.installation import Installation
-from wizard_edge.store import USED_SUFFIX, Damaged, Store, lock_path, side_files
+from wizard_edge.store import SIDE_SUFFIXES, Damaged, Store, lock_path, side_files
 
 _MODEL_SUFFIX = ".gguf"
+_BESIDE = tuple(_MODEL_SUFFIX + suffix for suffix in SIDE_SUFFIXES)
 _LEDGER_LOCK = ledger.FILE + LOCK_SUFFIX
 # The parts of a conversion are numbered, and share the lock of the first.
 _NUMBERED = re.compile(r"[^.]+\.\d+\.[a-z]+")
@@ -250,9 +250,7 @@ def _orphans(store: Store, name: ModelName) -> list[Leftover]:
     for path in rest:
         if path in models or path in with_models:
             found.append(_leftover(path, Kind.MODEL))
-        elif path.name.endswith(
-            (_MODEL_SUFFIX + CHUNKS_SUFFIX, _MODEL_SUFFIX + USED_SUFFIX)
-        ):
+        elif path.name.endswith(_BESIDE):
             found.append(_leftover(path, Kind.BESIDE))
     if not contents:
         kind = Kind.MODEL if models else Kind.BESIDE
