@@ -64,11 +64,11 @@ def is_held(path: Path) -> bool:
     # Imported here: planning and reading need no locks.
     from filelock import FileLock, Timeout
 
-    if not path.exists():
-        return False
     lock = FileLock(path)
     try:
         with translated(path):
+            if not path.exists():
+                return False
             lock.acquire(timeout=0)
     except Timeout:
         return True

@@ -98,6 +98,21 @@ def test_prune_is_refused_where_there_is_something(
     assert (partial / "left.part").exists()
 
 
+def test_what_another_user_keeps_to_himself_is_no_bug(
+    tmp_path: Path, model: Installed
+) -> None:
+    run = tmp_path / "home" / "run"
+    run.chmod(0)
+    try:
+        pruned = read_only.run(tmp_path, "prune")
+        verified = read_only.run(tmp_path, "verify")
+    finally:
+        run.chmod(0o700)
+
+    assert (pruned.returncode, verified.returncode) == (5, 0)
+    assert "Permission denied" in pruned.stderr
+
+
 def test_damage_is_told_and_cannot_be_repaired(
     tmp_path: Path, model: Installed
 ) -> None:
@@ -118,11 +133,13 @@ def test_damage_is_told_and_cannot_be_repaired(
 def test_a_model_that_may_not_be_read_is_told(tmp_path: Path, model: Installed) -> None:
     model.path.chmod(0o000)
     try:
+        told = read_only.run(tmp_path, "verify")
         result = read_only.run(tmp_path, "verify", "--json")
     finally:
         model.path.chmod(0o644)
 
     rows = json.loads(result.stdout)
     assert [row["ok"] for row in rows] == [False, True]
+    assert told.stdout.startswith("apprentice.Q8_0.gguf  not checked: cannot read ")
     assert rows[0]["problem"] == f"cannot read {model.path}: Permission denied"
     assert result.returncode == 5

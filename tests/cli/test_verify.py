@@ -149,6 +149,22 @@ def test_repair_in_json(cli: Cli, store: Store, hub: LoopbackHub) -> None:
     assert row["fetched"] == 1000
 
 
+def test_without_the_network_damage_is_told_and_ends_with_4(
+    cli: Cli, store: Store, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(install(store, fetched(hub)).path, 6 * CHUNK_SIZE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    result = cli("verify", "--repair")
+
+    assert result.stdout == (
+        "small.Q8_0.gguf  damaged, not repaired: "
+        "HF_HUB_OFFLINE is set, and this needs the hub\n"
+        "                 chunk 6 at byte 1572864, 1000 bytes\n"
+    )
+    assert result.exit_code == 4
+
+
 def test_what_pull_brought_is_repaired_by_its_receipt(
     cli: Cli, hub: LoopbackHub
 ) -> None:

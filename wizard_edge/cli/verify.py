@@ -88,7 +88,7 @@ def _name(item: Verified) -> str:
 
 
 def _lines(item: Verified) -> Iterator[str]:
-    yield f"damaged: {item.problem}" if item.error else "ok"
+    yield _verdict(item)
     yield from _places(item.damaged)
     if item.repaired:
         count = len(item.repaired)
@@ -98,6 +98,15 @@ def _lines(item: Verified) -> Iterator[str]:
         )
     if item.note:
         yield item.note
+
+
+def _verdict(item: Verified) -> str:
+    if item.error is None:
+        return "ok"
+    if isinstance(item.error, Corrupt):
+        return f"damaged: {item.problem}"
+    state = "damaged, not repaired" if item.damaged else "not checked"
+    return f"{state}: {item.problem}"
 
 
 def _places(chunks: Sequence[DamagedChunk]) -> Iterator[str]:

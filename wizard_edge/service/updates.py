@@ -122,14 +122,16 @@ def find_updates(installation: Installation, *, progress: Progress = silent) -> 
     Events: `ask` in steps. Raises: ConfigError for a registry or an environment that
     makes no sense.
     """
+    installed = installation.store.installed()
+    if not installed:
+        return Outlook(())
     hub = Hub.from_environment(installation.environ, patience=_PATIENCE)
     asked = _Asked(hub)
     updates = []
-    installed = installation.store.installed()
     for number, item in enumerate(installed, 1):
         updates.append(_update(installation, asked, item))
         progress(ProgressEvent("ask", number, len(installed), "steps"))
-    nothing = bool(updates) and not any(update.checked for update in updates)
+    nothing = not any(update.checked for update in updates)
     return Outlook(tuple(updates), asked.first if nothing and not hub.offline else None)
 
 
