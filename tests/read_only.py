@@ -21,11 +21,11 @@ _PASSING_BY = (1, 2, 3)
 _DROP = 24
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command on the store below `folder`, as somebody whom modes bind."""
     return subprocess.run(
         [sys.executable, "-m", "wizard_edge", *words],
-        env=environment(folder, PYTHONDONTWRITEBYTECODE="1"),
+        env=environment(folder, PYTHONDONTWRITEBYTECODE="1", **environ),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

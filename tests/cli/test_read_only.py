@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests import read_only
+from tests.gguf_files import small_llama
+from tests.hub.content import repository
+from tests.hub.server import LoopbackHub
 from tests.stores import CONTENT, install, receipt_of, tree
 from wizard_edge.paths import Home
 from wizard_edge.store import Installed, Store
@@ -82,6 +85,22 @@ def test_what_writes_is_refused(words: tuple[str, ...], shared: Run) -> None:
     error, hint = result.stderr.splitlines()[-2:]
     assert error.startswith("error: cannot write ")
     assert hint == ("hint: check who owns it, or choose another store with --home DIR")
+
+
+def test_a_download_is_refused_before_a_byte_is_fetched(
+    tmp_path: Path, model: Installed
+) -> None:
+    files: dict[str, bytes | Path] = {"small.Q8_0.gguf": small_llama().build()}
+    words = ("pull", "hf:owner/small:Q8_0")
+    with (
+        LoopbackHub(repository("owner/small", files)) as hub,
+        read_only.closed(tmp_path / "home"),
+    ):
+        result = read_only.run(tmp_path, *words, HF_ENDPOINT=hub.endpoint)
+
+        assert result.returncode == 5
+        assert "error: cannot write " in result.stderr
+        assert hub.sent("cdn") == 0
 
 
 def test_prune_is_refused_where_there_is_something(

@@ -242,7 +242,8 @@ def test_what_a_model_left_behind_is_removed_unasked(
     installation: Installation,
 ) -> None:
     models = installation.home.models
-    put(models / "gone", "gone.gguf.chunks", "gone.gguf.used", "LICENSE", "NOTICE")
+    put(models / "gone", "gone.gguf.chunks", "gone.gguf.used", "gone.gguf.verdict")
+    put(models / "gone", "LICENSE", "NOTICE")
     (models / "empty").mkdir()
     put(models / "notes", "notes.md")
 
@@ -253,6 +254,7 @@ def test_what_a_model_left_behind_is_removed_unasked(
         **dict.fromkeys(
             [
                 *("gone/gone.gguf.chunks", "gone/gone.gguf.used"),
+                "gone/gone.gguf.verdict",
                 *("gone/LICENSE", "gone/NOTICE"),
             ],
             "beside",
