@@ -101,13 +101,13 @@ def move_into_place(temp: Path, path: Path) -> None:
 
 
 def delete(path: Path) -> int:
-    """Delete a file if it is there and have that on the disk; return its bytes.
+    """Delete a file if it is there and have that on the disk; return what that frees.
 
     Raises: Refused where that is not allowed, as for an open file on Windows.
     """
     try:
         with translated(path):
-            size = path.lstat().st_size
+            size = freed_by(path)
             path.unlink()
             sync_folder(path.parent)
     except FileNotFoundError:
@@ -120,6 +120,15 @@ def delete(path: Path) -> int:
             ) from err
         raise
     return size
+
+
+def freed_by(path: Path) -> int:
+    """Return the bytes that deleting a file frees: none of one with another name.
+
+    Raises: OSError where it is not there.
+    """
+    found = path.lstat()
+    return 0 if found.st_nlink > 1 else found.st_size
 
 
 def entries(folder: Path) -> list[Path]:

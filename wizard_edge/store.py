@@ -98,10 +98,12 @@ class Installed:
     def problem(self) -> str | None:
         """Say in a few words what is wrong with the files, by their sizes only."""
         for file in self.receipt.files:
+            path = self.file_path(file)
             try:
-                size = self.file_path(file).stat().st_size
+                size = path.stat().st_size
             except OSError as err:
-                return f"{file.name}: {err.strerror}"
+                where = f" is a link to {path.readlink()}" if path.is_symlink() else ""
+                return f"{file.name}{where}: {err.strerror}"
             if size != file.size:
                 return f"{file.name} has {size} bytes instead of {file.size}"
         return None

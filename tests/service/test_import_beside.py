@@ -22,6 +22,7 @@ from wizard_edge.names import ModelName, RelPath, RepoId
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.receipts import Acceptance, Origin, Piece, Receipt, StoredFile
 from wizard_edge.service.imports import import_file
+from wizard_edge.service.pruning import plan_pruning, prune
 from wizard_edge.service.taking import How
 
 CONTENT = small_llama().build()
@@ -87,6 +88,24 @@ def test_the_receipt_beside_is_carried_over(given: str, tmp_path: Path) -> None:
     assert found.quality == {"perplexity": 7.5}
     assert found.accepted == ()
     assert found.created == "2026-01-02T03:04:05Z"
+
+
+def test_licence_texts_are_carried_over_and_checked(tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    exported(stick, a_receipt())
+    (stick / "LICENSE.txt").write_text("licence")
+    (stick / "NOTICE").write_text("of another machine")
+
+    result = import_file(an_installation(tmp_path), stick)
+
+    folder = result.path.parent
+    assert (folder / "LICENSE.txt").read_text() == "licence"
+    assert (folder / "NOTICE").read_text() != "of another machine"
+    with (stick / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{digest(b'other')}  LICENSE.txt\n")
+    with pytest.raises(Corrupt) as caught:
+        import_file(an_installation(tmp_path / "other"), stick)
+    assert caught.value.path == str(stick / "LICENSE.txt")
 
 
 def test_a_registered_model_keeps_its_licences(tmp_path: Path) -> None:
@@ -299,8 +318,10 @@ def test_a_kill_leaves_nothing_that_looks_installed(sums: bool, tmp_path: Path) 
     result = import_file(installation, paths[0])
     assert (result.already, result.path.read_bytes()) == (False, CONTENT)
     left = tree(installation.home.partial)
-    # Whose hash nobody knew is an orphan, which 'prune' deletes.
+    # Of one whose hash nobody knew the bytes and the lock are left for 'prune'.
     assert len(left) == (0 if sums else 1)
+    prune(installation, plan_pruning(installation), models=False)
+    assert list(installation.home.partial.iterdir()) == []
 
 
 @pytest.mark.parametrize("sums", [True, False], ids=["sums", "no sums"])

@@ -20,8 +20,11 @@ from wizard_edge.progress import ProgressEvent
 from wizard_edge.receipts import Piece
 from wizard_edge.service.imports import import_file
 from wizard_edge.service.models import list_installed, plan_removal, remove
+from wizard_edge.service.pruning import plan_pruning
 from wizard_edge.service.taking import How
+from wizard_edge.service.verification import verify
 
+CONTENT = small_llama().build()
 REPO = RepoId.parse("quants/Wizard-7B-GGUF")
 
 
@@ -117,8 +120,11 @@ def test_a_file_that_is_written_meanwhile_is_not_believed(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (Path.unlink, "m.F32.gguf: No such file or directory"),
-        (lambda path: path.write_bytes(b"short"), "m.F32.gguf has 5 bytes instead of"),
+        (Path.unlink, "m.F32.gguf is a link to {}: No such file or directory"),
+        (
+            lambda path: path.write_bytes(b"short"),
+            f"m.F32.gguf has 5 bytes instead of {len(CONTENT)}",
+        ),
     ],
     ids=["gone", "changed"],
 )
@@ -133,10 +139,41 @@ def test_a_file_that_goes_away_later_is_a_problem(
     change(path)
 
     [model] = list_installed(installation)
-    assert model.problem is not None
-    assert model.problem.startswith(problem)
+    assert model.problem == problem.format(path)
+    [found] = verify(installation)
+    assert (found.name, found.error is None) == ("m", False)
     remove(installation, plan_removal(installation, ["m"]))
     assert tree(installation.home.root) == []
+
+
+@pytest.mark.parametrize("how", [How.COPY, How.HARDLINK, How.SYMLINK])
+def test_damage_of_the_same_size_is_found_where_it_lies(
+    how: How, tmp_path: Path
+) -> None:
+    installation = an_installation(tmp_path)
+    path = small_llama().write(tmp_path / "m.gguf")
+    result = import_file(installation, path, how=how)
+    assert [item.error for item in verify(installation)] == [None]
+
+    with result.path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+
+    [found] = verify(installation)
+    assert isinstance(found.error, Corrupt)
+    assert [(item.chunk, item.offset) for item in found.damaged] == [(0, 0)]
+
+
+@pytest.mark.parametrize("how", [How.HARDLINK, How.SYMLINK])
+def test_a_link_frees_nothing_and_is_no_leftover(how: How, tmp_path: Path) -> None:
+    installation = an_installation(tmp_path)
+    path = small_llama().write(tmp_path / "m.gguf")
+    import_file(installation, path, how=how)
+
+    assert plan_pruning(installation).leftovers == ()
+    removal = plan_removal(installation, ["m"])
+    assert removal.size < len(CONTENT) / 2
+    assert remove(installation, removal) == removal.size
 
 
 @pytest.mark.parametrize("how", [How.COPY, How.HARDLINK])

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from wizard_edge.errors import NotFound, UnknownModel, UsageError
+from wizard_edge.files import freed_by
 from wizard_edge.names import ModelName
 from wizard_edge.receipts import EvaluatedOn
 from wizard_edge.refs import ModelRef, RegistryRef
@@ -87,7 +88,7 @@ class CatalogueEntry:
 
 @dataclass(frozen=True, slots=True)
 class RemovedFile:
-    """A file that a removal deletes, and its size in bytes."""
+    """A file that a removal deletes, and the bytes that frees."""
 
     path: Path
     size: int
@@ -185,7 +186,7 @@ def plan_removal(installation: Installation, refs: Sequence[str]) -> Removal:
             paths += store.companions(name)
     return Removal(
         models=tuple(map(_label, chosen.values())),
-        files=tuple(RemovedFile(path, path.lstat().st_size) for path in paths),
+        files=tuple(RemovedFile(path, freed_by(path)) for path in paths),
         variants=tuple(chosen.values()),
     )
 
