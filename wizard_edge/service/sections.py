@@ -100,11 +100,12 @@ class Source:
         Raises: DamagedSource; UsageError, Refused for what cannot be opened.
         """
         before, read = self._whole.copy(), 0
-        digest = hashlib.sha256()
+        digest = self._hash_of(section)
         with os.fdopen(open_regular(path), "rb") as there:
             for data in self._blocks(section):
                 read += len(data)
-                digest.update(data)
+                if digest is not self._whole:
+                    digest.update(data)
                 if there.read(len(data)) != data:
                     break
             else:
@@ -119,11 +120,12 @@ class Source:
 
         Raises: DamagedSource; NotEnough, Refused where the file cannot be written.
         """
-        digest = hashlib.sha256()
+        digest = self._hash_of(section)
         # Never through a link that somebody left under this name.
         with translated(path, section.size), path.open("xb") as output:
             for data in self._blocks(section):
-                digest.update(data)
+                if digest is not self._whole:
+                    digest.update(data)
                 try:
                     output.write(data)
                 except OSError as err:
@@ -132,6 +134,10 @@ class Source:
             output.flush()
             os.fsync(output.fileno())
         return Sha256.parse(digest.hexdigest())
+
+    def _hash_of(self, section: Section) -> hashlib._Hash:
+        """Return what sums up a section; hashing the whole file twice takes long."""
+        return self._whole if section.size == self._size else hashlib.sha256()
 
     def _blocks(self, section: Section) -> Iterator[bytes]:
         left = section.size
