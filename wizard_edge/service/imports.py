@@ -7,22 +7,17 @@ whose hash is known beforehand goes on where an earlier one was interrupted.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
-from wizard_edge.errors import Interrupted, NotEnough, NotFound
-from wizard_edge.files import free_disk, translated
+from wizard_edge.errors import NotFound
 from wizard_edge.licenses import Terms, terms_named
-from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
-from wizard_edge.locking import exclusive
 from wizard_edge.names import ModelName, RelPath
-from wizard_edge.paths import place
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import Acceptance, Piece, Receipt, StoredFile
-from wizard_edge.service.candidates import Candidate, GivenFile, find_candidate
+from wizard_edge.service.candidates import Candidate, find_candidate
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.checkpoints import recorded_licenses
 from wizard_edge.service.consent import Consent, require
@@ -31,6 +26,14 @@ from wizard_edge.service.identities import (
     identify,
     recognise,
     terms_to_accept,
+)
+from wizard_edge.service.import_slots import (
+    STAGE,
+    alone,
+    check_room,
+    keys,
+    open_slots,
+    take_all,
 )
 from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.notices import texts_beside
@@ -41,14 +44,9 @@ from wizard_edge.service.stored import (
     present,
     refuse_installed,
 )
-from wizard_edge.service.taking import How, Taken, hash_given, take
-from wizard_edge.store import PARTIAL_SUFFIX, Installed, Slot
+from wizard_edge.service.taking import How, Taken, hash_given
+from wizard_edge.store import Installed, Slot
 from wizard_edge.templates import find_template
-
-STAGE = "import"
-
-# What the file system itself may need beside the bytes of the files.
-_DISK_RESERVE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +132,17 @@ def bring_in(
     if there is not None:
         return _same(installation, candidate, there, advance)
     if how is How.COPY:
-        _check_room(installation, candidate)
+        check_room(installation, candidate)
     if guess.spec is not None:
         consent(terms_to_accept(installation, guess))
     with contextlib.ExitStack() as opened:
-        for key in _keys(candidate):
-            opened.enter_context(_alone(installation, key))
+        opened.enter_context(alone(installation, *keys(candidate)))
         there = present(installation, wanted.name, wanted.quant)
         if there is not None:
             return _same(installation, candidate, there, advance)
-        slots = _open_slots(installation, candidate, wanted, how, opened)
-        with _going_on(slots, how):
-            taken = _take_all(candidate, slots, how, advance)
+        files = _file_names(candidate, wanted)
+        slots = open_slots(installation, candidate, wanted.name, files, how, opened)
+        taken = take_all(candidate, slots, how, advance)
         known = recognise(installation, candidate, taken)
         identity = said.over(_with_pieces(known, guess)) if known else wanted
         accepted = consent(terms_to_accept(installation, identity))
@@ -173,23 +170,6 @@ def _refuse(installation: Installation, name: ModelName, quant: str) -> None:
     refuse_installed(installation, name, quant, remedy=f"wizard-edge rm {name}:{quant}")
 
 
-def _check_room(installation: Installation, candidate: Candidate) -> None:
-    kept = sum(
-        temp.stat().st_size
-        for file in candidate.files
-        if (temp := _kept(installation, file)) and temp.exists()
-    )
-    needed = max(candidate.size - kept, 0) + _DISK_RESERVE
-    free = free_disk(installation.home.root)
-    if free < needed:
-        raise NotEnough(
-            f"disk in {installation.home.root}",
-            needed=needed,
-            free=free,
-            hint="--how link takes no room; --home DIR moves the store",
-        )
-
-
 def _counting(candidate: Candidate, progress: Progress) -> Callable[[int], None]:
     done, total = 0, candidate.size
 
@@ -201,96 +181,9 @@ def _counting(candidate: Candidate, progress: Progress) -> Callable[[int], None]
     return advance
 
 
-@contextlib.contextmanager
-def _alone(installation: Installation, key: str) -> Iterator[None]:
-    """Keep others from importing the same; who comes second finds it installed."""
-    lock = place(
-        installation.home.partial, RelPath.parse(f"{STAGE}-{key}{LOCK_SUFFIX}")
-    )
-    with translated(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(lock, waiting=lambda: None):
-        yield
-
-
-def _keys(candidate: Candidate) -> list[str]:
-    """Name what is imported: by hashes where those are said, else by where it lies.
-
-    In one order for all, so that two never wait for each other.
-    """
-    known = {file.sha256 for file in candidate.files if file.sha256}
-    if known:
-        return sorted(known)
-    paths = [str(path.resolve()) for file in candidate.files for path in file.paths]
-    return [sha256("\n".join(paths).encode("utf-8", "surrogateescape")).hexdigest()]
-
-
-def _kept(installation: Installation, given: GivenFile) -> Path | None:
-    """Return where a copy stays when it is interrupted; None where it does not."""
-    if given.sha256 is None:
-        return None
-    name = f"{STAGE}-{given.sha256}{PARTIAL_SUFFIX}"
-    return place(installation.home.partial, RelPath.parse(name))
-
-
-def _open_slots(
-    installation: Installation,
-    candidate: Candidate,
-    identity: Identity,
-    how: How,
-    opened: contextlib.ExitStack,
-) -> list[Slot]:
-    """Give each file a slot; `opened` keeps those that do not stay."""
-    slots = []
-    names = _file_names(candidate, identity)
-    for given, file in zip(candidate.files, names, strict=True):
-        temp = _kept(installation, given) if how is How.COPY else None
-        slots.append(
-            Slot(identity.name, file, temp)
-            if temp
-            else opened.enter_context(installation.store.open_slot(identity.name, file))
-        )
-    return slots
-
-
-def _take_all(
-    candidate: Candidate,
-    slots: Sequence[Slot],
-    how: How,
-    advance: Callable[[int], None],
-) -> list[Taken]:
-    taken = []
-    for given, slot in zip(candidate.files, slots, strict=True):
-        try:
-            with translated(slot.temp, given.size):
-                taken.append(take(given, slot, how, advance))
-        except BaseException:
-            # What is worth nothing is not kept.
-            if slot.temp.is_file() and not slot.temp.stat().st_size:
-                slot.temp.unlink()
-            raise
-    return taken
-
-
 def _with_pieces(known: Identity, guess: Identity) -> Identity:
     """Add what the receipt says where the registry knows no commit."""
     return known if all(known.fetched) else replace(known, fetched=guess.fetched)
-
-
-@contextlib.contextmanager
-def _going_on(slots: Sequence[Slot], how: How) -> Iterator[None]:
-    """Say how to go on where something is kept of an interrupted copy."""
-    try:
-        yield
-    except KeyboardInterrupt as err:
-        if how is How.COPY and any(_is_kept(slot) for slot in slots):
-            hint = "the same command goes on where this one ended"
-            raise Interrupted(hint=hint) from err
-        raise
-
-
-def _is_kept(slot: Slot) -> bool:
-    return slot.temp.name.startswith(f"{STAGE}-") and slot.temp.exists()
 
 
 def _file_names(candidate: Candidate, identity: Identity) -> list[RelPath]:
@@ -305,7 +198,7 @@ def _install(
     accepted: tuple[Acceptance, ...],
 ) -> Stored:
     """Commit what was taken, unless somebody else was first with the same name."""
-    with _alone(installation, f"{identity.name}.{identity.quant}"):
+    with alone(installation, f"{identity.name}.{identity.quant}"):
         there = present(installation, identity.name, identity.quant)
         if there is not None:
             if [f.sha256 for f in there.receipt.files] == [t.sha256 for t in taken]:
