@@ -75,8 +75,7 @@ def fetch(
     folder = installation.home.partial
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = place(folder, RelPath.parse(ready.files[0].key + LOCK_SUFFIX))
-    with exclusive(lock, waiting=_Waiting(folder, ready, progress)):
+    with _alone(folder, ready, progress):
         there = present(installation, ready.name, ready.quant)
         if there is not None:
             return Stored(there.receipt, there.path, already=True)
@@ -98,6 +97,18 @@ def fetch(
         receipt = _receipt(installation, found, fetched, headers, accepted)
         texts = license_texts(hub, ready.repository) if ready.repository else {}
         return _commit(installation, found, receipt, fetched, texts)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, ready: Ready, progress: Progress) -> Iterator[None]:
+    """Keep other processes from the same files; wait for one that fetches them."""
+    waiting = _Waiting(folder, ready, progress)
+    with contextlib.ExitStack() as held:
+        # In one order for everybody, or two would wait for each other.
+        for key in sorted(file.key for file in ready.files):
+            lock = place(folder, RelPath.parse(key + LOCK_SUFFIX))
+            held.enter_context(exclusive(lock, waiting=waiting))
+        yield
 
 
 def _take_back(installation: Installation, ready: Ready) -> None:
