@@ -172,6 +172,30 @@ def test_without_a_quant_the_best_that_fits_is_taken(
     assert {other["quant"], plan["quant"]} == {"Q8_0", "Q4_K_M"}
 
 
+def test_the_only_file_is_taken_though_it_is_never_chosen(
+    cli: Cli, hub: LoopbackHub
+) -> None:
+    hub.add(repository(REPO, {"tiny.F32.gguf": GGUF}))
+
+    result = cli("pull", f"hf:{REPO}")
+
+    assert result.exit_code == 0
+    assert result.stderr.startswith("installed tiny:F32 ")
+
+
+def test_quants_that_are_never_chosen_have_to_be_named(
+    cli: Cli, hub: LoopbackHub
+) -> None:
+    hub.add(repository(REPO, {"tiny.F32.gguf": GGUF, "tiny.F16.gguf": GGUF}))
+
+    result = cli("pull", f"hf:{REPO}")
+
+    assert result.exit_code == 3
+    assert result.stderr == (
+        f"error: {REPO} has no GGUF file in Q4_K_M\nhint: it has F16, F32\n"
+    )
+
+
 def test_a_registered_model_asks_for_its_licence_first(
     cli: Cli, hub: LoopbackHub, registered: str, home: Path
 ) -> None:

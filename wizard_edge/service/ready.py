@@ -13,13 +13,13 @@ from hashlib import sha256
 
 from wizard_edge.download import Wanted
 from wizard_edge.errors import HubError, NotFound
-from wizard_edge.fitting import Candidate, Choice
+from wizard_edge.fitting import HIGHEST, Candidate, Choice
 from wizard_edge.hub import Hub, RemoteFileInfo, Repository, file_name, mirror_address
 from wizard_edge.licenses import Terms, terms_of
 from wizard_edge.models import Joined, ModelSpec, RemoteFile, Variant
 from wizard_edge.names import ModelName, RepoId, Sha256
 from wizard_edge.receipts import Origin, Piece
-from wizard_edge.refs import DEFAULT_QUANT, HubRef, UrlRef
+from wizard_edge.refs import DEFAULT_QUANT, QUANTS, HubRef, UrlRef
 from wizard_edge.service import stored
 from wizard_edge.service.checkpoints import as_model_name
 from wizard_edge.service.choosing import choose_quant
@@ -242,10 +242,12 @@ def _choose_offer(
 ) -> tuple[Offer, Choice | None]:
     offers = find_offers(repository)
     by_quant = {offer.quant: offer for offer in offers if offer.quant is not None}
-    if not by_quant and len(offers) == 1:
+    usable = [q for q in by_quant if QUANTS.index(q) >= QUANTS.index(HIGHEST)]
+    if not usable and len(offers) == 1:
         return offers[0], None
-    if not by_quant:
-        # Names that say nothing, or nothing at all: the error lists what there is.
+    if not usable:
+        # Names that say nothing, quants that are never chosen, or nothing at all: the
+        # error lists what there is.
         return find_offer(repository, replace(ref, quant=DEFAULT_QUANT)), None
     spec, _ = _recognise(installation, repository, next(iter(by_quant.values())))
     candidates = [Candidate(quant, offer.size) for quant, offer in by_quant.items()]
