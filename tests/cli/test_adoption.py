@@ -19,7 +19,13 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a home folder with a model of Ollama, and one that cannot be run."""
     home = tmp_path / "user"
     monkeypatch.setenv("HOME", str(home))
-    for name in ("OLLAMA_MODELS", "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+    for name in (
+        "OLLAMA_MODELS",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "HF_HOME",
+        "XDG_CACHE_HOME",
+    ):
         monkeypatch.delenv(name, raising=False)
     ollama(home, CONTENT)
     mamba = small_llama().set("general.architecture", string("mamba"))

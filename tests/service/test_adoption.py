@@ -91,6 +91,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
     [
         ("OLLAMA_MODELS", OLLAMA, "ollama"),
         ("HF_HUB_CACHE", HUB, "huggingface"),
+        ("HUGGINGFACE_HUB_CACHE", HUB, "huggingface"),
         ("HF_HOME", ".cache/huggingface", "huggingface"),
         ("XDG_CACHE_HOME", ".cache", "huggingface"),
     ],

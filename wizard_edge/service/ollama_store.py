@@ -4,7 +4,7 @@
 `mediaType` and a `digest`, `sha256:` and 64 hex digits; the bytes lie in
 `blobs/sha256-DIGITS`. Other keys, and layers of other types, say nothing to us.
 
-Source: Ollama 0.12, server/manifest.go, server/layer.go, server/modelpath.go.
+Source: Ollama 02e25b32f, server/manifest.go, server/layer.go, server/modelpath.go.
 """
 
 from __future__ import annotations

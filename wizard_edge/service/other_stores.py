@@ -4,8 +4,8 @@ Their folders are strangers': what lies in them is listed, never trusted. No fil
 counts that lies outside its store, in the hub's cache outside its own repository;
 loops end. Nothing is opened here but Ollama's manifests, in `ollama_store`.
 
-Source: Ollama 0.12, server/modelpath.go; LM Studio 0.3, docs/app/basics/import-model;
-huggingface_hub 1.0, docs "Understand caching", constants.py.
+Source: Ollama 02e25b32f, server/manifest.go; https://lmstudio.ai/docs/basics/import-model;
+huggingface_hub 2.4.0, constants.py (the variables), file_download.py (the layout).
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def _roots(
         "lm-studio": [user / ".lmstudio/models", user / ".cache/lm-studio/models"],
         "huggingface": [
             environ.get("HF_HUB_CACHE"),
+            environ.get("HUGGINGFACE_HUB_CACHE"),
             _below(environ.get("HF_HOME"), "hub"),
             _below(cache, "huggingface/hub"),
             user / ".cache/huggingface/hub",
