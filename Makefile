@@ -44,6 +44,7 @@ bench: dev
 	$(BIN)/python -m tests.benchmarks.gguf
 	$(BIN)/python -m tests.benchmarks.store --program $(BIN)/wizard-edge
 	$(BIN)/python -m tests.benchmarks.settings
+	$(BIN)/python -m tests.benchmarks.fit
 
 # The converter beside llama.cpp's two steps: needs torch in ORACLE, takes ten minutes.
 ORACLE ?= $(BIN)/python

@@ -11,6 +11,7 @@ from wizard_edge.hardware import (
     Cores,
     Memory,
     find_cores,
+    find_load,
     find_memory,
     measure_bandwidth,
 )
@@ -284,6 +285,11 @@ def test_this_machine_makes_sense() -> None:
 
     assert 1 <= found.threads <= found.physical <= found.logical
     assert 0 < memory.available <= memory.total
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="counts no load")
+def test_the_load_is_that_of_the_last_minute() -> None:
+    assert find_load() == os.getloadavg()[0]
 
 
 def test_the_bandwidth_is_that_of_some_memory() -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Cores",
     "Memory",
     "find_cores",
+    "find_load",
     "find_memory",
     "free_disk",
     "measure_bandwidth",
@@ -114,6 +115,16 @@ def find_memory(
         total = min(total, limit)
         free = min(free, left)
     return Memory(total=total, available=max(0, free))
+
+
+def find_load() -> float | None:
+    """Return how many cores' worth of work there was in the last minute.
+
+    None where the system does not count that.
+    """
+    if sys.platform == "win32":
+        return None
+    return os.getloadavg()[0]
 
 
 def measure_bandwidth(seconds: float = 1.0, *, threads: int) -> float:

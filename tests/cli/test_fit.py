@@ -31,6 +31,7 @@ def laptop(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         "wizard_edge.service.fit.measure",
         lambda installation, kinds, **options: machine,
     )
+    monkeypatch.setattr("wizard_edge.service.fit.find_load", lambda: 0.3)
     cli("config", "threads", "2")
 
 
@@ -103,6 +104,17 @@ def test_a_small_cache_is_counted(cli: Cli) -> None:
 
     [variant] = json.loads(result.stdout)["models"][0]["variants"]
     assert variant["kv_cache"] == 2 * 40 * 4096 * 5120 * 34 // 32
+
+
+def test_a_busy_machine_is_told_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wizard_edge.service.fit.find_load", lambda: 2.04)
+
+    result = cli("fit", "13b", "--quiet")
+
+    assert result.stderr == (
+        "warning: other programs used 2.0 of 4 cores in the last minute: without them "
+        "it is faster\n"
+    )
 
 
 def test_an_unknown_model_is_not_found(cli: Cli) -> None:

@@ -62,10 +62,16 @@ def command(
             kv_type=kv_type,
             progress=progress,
         )
+    facts = report.machine
+    if facts.is_busy:
+        app.output.warn(
+            f"other programs used {facts.load:.1f} of {facts.cores.physical} cores in "
+            "the last minute: without them it is faster"
+        )
     if app.output.as_json:
         app.output.document(as_json(report))
         return
-    app.output.pairs(list(_machine(report.machine)))
+    app.output.pairs(list(_machine(facts)))
     app.output.text("")
     if model is None:
         _overview(app, report.models)

@@ -14,7 +14,7 @@ from wizard_edge.fitting import Candidate, Fit, Machine, choose, fit_all
 from wizard_edge.gguf import Header
 from wizard_edge.gguf_parts import read_parts
 from wizard_edge.gguf_types import WEIGHT_TYPES, GgmlType
-from wizard_edge.hardware import Cores, Memory, find_cores, measure_bandwidth
+from wizard_edge.hardware import Cores, Memory, find_cores, find_load, measure_bandwidth
 from wizard_edge.memory import KV_TYPES, Dimensions, copied_size, main_type
 from wizard_edge.models import ModelSpec
 from wizard_edge.progress import Progress, ProgressEvent, silent
@@ -55,7 +55,8 @@ class MachineFacts:
     """What was found and measured; sizes in bytes, rates in bytes/s.
 
     `room` is the RAM that a model may use. `weights` is what llama.cpp works through
-    by type of a matrix, None where it is not installed. `threads` computed.
+    by type of a matrix, None where it is not installed. `threads` computed. `load` is
+    the cores' worth of work there was in the minute before, None where nobody counts.
     """
 
     cores: Cores
@@ -66,6 +67,12 @@ class MachineFacts:
     backends: tuple[str, ...]
     bandwidth: float
     weights: Mapping[str, float] | None
+    load: float | None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether other programs made what was measured slower than it could be."""
+        return (self.load or 0.0) >= self.cores.physical / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +159,13 @@ def fit(
     questions = _questions(installation, ref)
     cache = kv_type or default_kv_type(installation)
     kinds = {kind for item in questions for kind in _kinds(item)}
+    load = find_load()
     machine = measure(installation, kinds, kv_type=cache, progress=progress)
     models = tuple(
         _judge(item, machine, _context(installation, item, context), cache)
         for item in questions
     )
-    return Report(_facts(installation, machine), models)
+    return Report(_facts(installation, machine, load), models)
 
 
 def predict(
@@ -384,7 +392,9 @@ def _variant(item: Fit, state: State) -> VariantFit:
     )
 
 
-def _facts(installation: Installation, machine: Machine) -> MachineFacts:
+def _facts(
+    installation: Installation, machine: Machine, load: float | None
+) -> MachineFacts:
     kernels = machine.kernels
     return MachineFacts(
         cores=machine.cores,
@@ -397,6 +407,7 @@ def _facts(installation: Installation, machine: Machine) -> MachineFacts:
         weights={kind.name: rate for kind, rate in kernels.weights.items()}
         if kernels
         else None,
+        load=load,
     )
 
 
