@@ -105,7 +105,7 @@ def _alone(folder: Path, ready: Ready, progress: Progress) -> Iterator[None]:
     waiting = _Waiting(folder, ready, progress)
     with contextlib.ExitStack() as held:
         # In one order for everybody, or two would wait for each other.
-        for key in sorted(file.key for file in ready.files):
+        for key in sorted({file.key for file in ready.files}):
             lock = place(folder, RelPath.parse(key + LOCK_SUFFIX))
             held.enter_context(exclusive(lock, waiting=waiting))
         yield
