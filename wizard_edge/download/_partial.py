@@ -91,6 +91,11 @@ class Partial:
         with self._lock:
             self._opened().begin_sync(offset, size)
 
+    def uncache(self, end: int) -> None:
+        """Keep the first bytes in memory no longer. Raises: Stopped."""
+        with self._lock:
+            self._opened().uncache(end)
+
     def record(self, number: int, crc: int) -> None:
         """Note that a chunk is whole. Raises: NotEnough, Stopped."""
         head = struct.pack("<II", number, crc)

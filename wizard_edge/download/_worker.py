@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 
 from wizard_edge.chunks import Grid
 from wizard_edge.download._claims import Claims
-from wizard_edge.download._follower import Follower
+from wizard_edge.download._follower import Follower, sum_of
 from wizard_edge.download._partial import Partial, Stopped
 from wizard_edge.download._rate import Rate
 from wizard_edge.download._values import Source, Stream, Wanted
@@ -140,7 +139,7 @@ class Worker:
     def _take_chunk(self, stream: Stream, number: int) -> None:
         shared = self._shared
         span = shared.grid.span(number)
-        offset, crc, data = span.offset, 0, []
+        offset, data = span.offset, []
         try:
             while offset < span.end:
                 wanted = shared.rate.piece(min(_PIECE, span.end - offset))
@@ -150,12 +149,13 @@ class Worker:
                 if not piece:
                     raise HubError(f"{shared.wanted.name} ended before its end")
                 shared.partial.write(offset, piece)
-                crc = zlib.crc32(piece, crc)
                 data.append(piece)
                 offset += len(piece)
                 shared.count(len(piece), received=len(piece))
                 shared.rate.took(len(piece))
-            shared.partial.record(number, crc)
+            if shared.follower.take(number, data):
+                return
+            shared.partial.record(number, sum_of(data))
         except BaseException:
             # A part of a chunk is fetched again.
             shared.count(span.offset - offset)
