@@ -1173,6 +1173,20 @@ def test_a_proxy_of_the_environment_is_used(
     assert asked.host == "hub.invalid"
 
 
+def test_a_proxy_without_a_kind_speaks_http(
+    proxies: pytest.MonkeyPatch, loopback: LoopbackHub, waits: Waits
+) -> None:
+    proxies.setenv("http_proxy", loopback.endpoint.removeprefix("http://"))
+    hub = Hub.from_environment(
+        environment("http://hub.invalid"), patience=waits.patience()
+    )
+
+    with pytest.raises(NotFound):
+        hub.repository(REPO)
+
+    assert len(loopback.requests()) == 1
+
+
 def test_a_proxy_of_another_kind_is_refused(
     proxies: pytest.MonkeyPatch, hub: Hub
 ) -> None:
@@ -1309,6 +1323,22 @@ def test_a_mirror_is_asked_for_bytes_alone(
 
     assert data == LARGE[5:25]
     assert not any(entry.authorized for entry in loopback.requests())
+
+
+def test_an_address_that_says_no_more_which_file_it_is_is_refused(
+    hub: Hub, loopback: LoopbackHub, model: HostedRepository
+) -> None:
+    url = f"{loopback.cdn}/{model.files[WEIGHTS].sha256}"
+    piece = Piece(len(LARGE), url=url, etag=hub.probe(url).etag)
+    loopback.faults.add(
+        Fault(where="cdn", headers={"ETag": None, "Last-Modified": None})
+    )
+
+    with (
+        hub.open_piece(piece, 0, 10) as stream,
+        pytest.raises(HubError, match="is not what"),
+    ):
+        stream.read(10)
 
 
 def test_a_mirror_that_cannot_name_a_file_is_not_asked(hub: Hub) -> None:

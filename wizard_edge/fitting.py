@@ -22,7 +22,7 @@ from wizard_edge.units import format_bytes
 _RESERVE_SHARE = 0.15
 _RESERVE = 512 << 20
 # Kept free on the disk beside the file: receipts, chunk sums, the file system's own.
-_DISK_MARGIN = 64 << 20
+DISK_MARGIN = 64 << 20
 # Larger files than the best of these bring nothing that can be read, smaller ones
 # than the last lose more in quality than they gain in speed. Both ends belong to it.
 BEST_BAND = ("Q6_K", "Q4_K_M")
@@ -61,6 +61,7 @@ class Machine:
 class Candidate:
     """A file that could be used, `size` in bytes; `stored` ones need no disk.
 
+    `there` are the bytes of the disk that an interrupted download holds already.
     `read` is what one token reads of it by type, in bytes, None to work it out from
     the size: whoever knows the tensors knows better. `copied` is what llama.cpp keeps
     of it a second time, None where nobody looked.
@@ -69,6 +70,7 @@ class Candidate:
     quant: str
     size: int
     stored: bool = False
+    there: int = 0
     read: Mapping[GgmlType, int] | None = None
     copied: int | None = None
 
@@ -270,10 +272,10 @@ def _problem(
             f"needs {format_bytes(need.total)} of RAM, "
             f"{format_bytes(machine.room)} may be used"
         )
-    if not candidate.stored and candidate.size + _DISK_MARGIN > disk:
+    missing = candidate.size - candidate.there + DISK_MARGIN
+    if not candidate.stored and missing > disk:
         return "disk", (
-            f"needs {format_bytes(candidate.size + _DISK_MARGIN)} of disk, "
-            f"{format_bytes(disk)} are free"
+            f"needs {format_bytes(missing)} of disk, {format_bytes(disk)} are free"
         )
     return None, ""
 

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -106,8 +107,9 @@ class PartFile:
         So the `sync` at the end of a large file has little left to do: 0.02 s after
         2 GiB instead of 0.7. Where the system has no such call, nothing happens.
         """
-        if sys.platform == "linux":
-            _libc().sync_file_range(
+        call = _libc_call("sync_file_range")
+        if call is not None:
+            call(
                 self._descriptor,
                 ctypes.c_int64(offset),
                 ctypes.c_int64(size),
@@ -189,14 +191,21 @@ def _fallocate(descriptor: int, size: int) -> None:
     Not `os.posix_fallocate`: where the file system cannot, glibc writes a byte into
     every block instead. Source: posix_fallocate(3), NOTES.
     """
-    if sys.platform != "linux" or size == 0:
+    # musl has one name for both, always of 64 bits.
+    call = _libc_call("fallocate64") or _libc_call("fallocate")
+    if call is None or size == 0:
         return
-    if _libc().fallocate64(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
+    if call(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
         number = ctypes.get_errno()
         if number not in _NO_ALLOCATION:
             raise OSError(number, os.strerror(number))
 
 
 @cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _libc_call(name: str) -> Callable[..., int] | None:
+    """Return a function of Linux's C library, None where there is none."""
+    if sys.platform != "linux":
+        return None
+    call: Callable[..., int] | None
+    call = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    return call

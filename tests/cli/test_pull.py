@@ -384,6 +384,88 @@ def test_bytes_that_stay_wrong_are_never_installed(
     assert tree(home) == []
 
 
+def test_pieces_without_a_hash_are_taken_from_the_hub_alone(
+    cli: Cli, hub: LoopbackHub, hosted: HostedRepository
+) -> None:
+    """Git holds them itself: what they are, its own name for them says."""
+    data = model("whole")
+    names = ["big.Q8_0.gguf-split-a", "big.Q8_0.gguf-split-b"]
+    contents = (data[:9000], data[9000:])
+    big = hub.add(repository("somebody/B", dict(zip(names, contents, strict=True))))
+    with LoopbackHub(big) as mirror:
+        mirror.faults.add(Fault(where="resolve", path="split-b", flip=9, times=9))
+        done = cli("pull", "hf:somebody/B:Q8_0", "--mirror", mirror.endpoint)
+        asked = mirror.requests("resolve")
+    hub.faults.add(Fault(where="resolve", path="split-b", flip=9, times=9))
+
+    assert (done.exit_code, asked) == (0, [])
+    cli("rm", "big", "--yes")
+    spoiled = cli("pull", "hf:somebody/B:Q8_0")
+    assert spoiled.exit_code == 6
+    assert "big.Q8_0.gguf-split-b is damaged" in spoiled.stderr
+
+
+def test_a_digest_counts_on_the_pages_of_the_hub_too(
+    cli: Cli, hub: LoopbackHub, home: Path
+) -> None:
+    url = f"https://huggingface.co/{REPO}/resolve/main/tiny.Q8_0.gguf"
+
+    wrong = cli("pull", f"{url}#sha256={'0' * 64}")
+    right = cli("pull", f"{url}?download=true#sha256={sha256(model('q8'))}")
+
+    assert wrong.exit_code == 6
+    assert "the hub says that its sha256 is" in wrong.stderr
+    assert right.exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["hub", "address"])
+def test_other_bytes_of_the_same_name_are_not_taken_for_it(
+    cli: Cli, hub: LoopbackHub, form: str
+) -> None:
+    hub.add(repository("other/copy", {"tiny.Q8_0.gguf": model("other")}))
+    cli("pull", f"hf:{REPO}:Q8_0")
+    url = f"{hub.endpoint}/other/copy/resolve/main/tiny.Q8_0.gguf"
+
+    result = cli("pull", "hf:other/copy:Q8_0" if form == "hub" else url)
+
+    assert result.exit_code == 2
+    assert "tiny:Q8_0 is in the store, and has other bytes" in result.stderr
+    assert "hint: wizard-edge rm tiny:Q8_0, then pull again" in result.stderr
+
+
+def test_commercial_use_counts_for_what_is_there_too(
+    cli: Cli, hub: LoopbackHub
+) -> None:
+    cli("pull", f"hf:{REPO}:Q8_0")
+
+    for more in ((), ("--dry-run",)):
+        result = cli("pull", f"hf:{REPO}:Q8_0", "--commercial", *more)
+        assert result.exit_code == 5
+
+
+def test_an_interrupted_download_does_not_stand_in_its_own_way(
+    cli: Cli, hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its part holds of the disk is not missing any more."""
+    size = len(model("q8"))
+    hub.faults.add(Fault(where="cdn", status=404))
+    monkeypatch.setattr("wizard_edge.fitting.DISK_MARGIN", 0)
+    free = size - 5000
+    monkeypatch.setattr("wizard_edge.service.choosing.free_disk", lambda _: free)
+
+    full = cli("pull", f"hf:{REPO}")
+    partial = home / "partial"
+    partial.mkdir(parents=True)
+    for name in ("tiny.Q8_0.gguf", "tiny.Q4_K_M.gguf"):
+        content = hub.hosted.repositories[REPO].files[name]
+        (partial / f"{content.sha256}.part").write_bytes(bytes(content.size))
+    hub.faults.clear()
+    again = cli("pull", f"hf:{REPO}")
+
+    assert full.exit_code == 7
+    assert again.exit_code == 0
+
+
 def test_a_mirror_gives_the_bytes(
     cli: Cli, hub: LoopbackHub, hosted: HostedRepository
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import replace
 from itertools import count, pairwise
@@ -223,7 +224,7 @@ def test_a_small_file_is_checked_by_its_git_blob(tmp_path: Path) -> None:
     piece = piece_of(b"hello\n", known=False)
     # What `git hash-object` says of "hello\n".
     blob = BlobId.parse("ce013625030ba8dba906f756967f9e9ca394464a")
-    right = Wanted(NAME, (piece,), "key", blob=blob)
+    right = Wanted(NAME, (piece,), "key", blobs=(blob,))
 
     got = download(right, tmp_path, [Server((b"hello\n",)).source()])
     assert got.path.read_bytes() == b"hello\n"
@@ -339,7 +340,56 @@ def test_a_look_can_end_a_download_early(tmp_path: Path) -> None:
         fetch(tmp_path, server, options)
 
     assert looked
-    assert server.sent < len(DATA)
+    # Once more from the start, in case the bytes were to blame.
+    assert server.sent < 2 * len(DATA)
+    assert left(tmp_path) == []
+
+
+def test_what_a_mirror_spoiled_is_no_reason_to_give_up(tmp_path: Path) -> None:
+    spoiled = b"x" + DATA[1:]
+    mirror, hub = Server((spoiled,)), Server((DATA,))
+
+    def look(path: Path, size: int) -> None:
+        if path.read_bytes()[:1] == b"x":
+            raise BackendError("of no use")
+
+    got = download(
+        wanted(DATA),
+        tmp_path,
+        [mirror.source(is_mirror=True), hub.source()],
+        replace(ONE, looks=(chunks(1),), look=look),
+    )
+
+    assert got.path.read_bytes() == DATA
+    assert hub.sent == len(DATA)
+
+
+def test_half_a_record_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind it no other record would be believed."""
+    write, times = os.write, count()
+
+    def short(descriptor: int, data: bytes) -> int:
+        return write(descriptor, data[:5] if next(times) == 8 else data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short)
+        with pytest.raises(NotEnough):
+            fetch(tmp_path, Server((DATA,), fail_at=None), Options(connections=1))
+    assert left(tmp_path) == []
+
+
+def test_small_pieces_are_checked_by_their_git_blobs(tmp_path: Path) -> None:
+    pieces = (piece_of(b"hello\n", "a", known=False), piece_of(DATA, "b"))
+    blobs = (BlobId.parse("ce013625030ba8dba906f756967f9e9ca394464a"), None)
+
+    with pytest.raises(Corrupt, match="a is damaged"):
+        download(
+            Wanted(NAME, pieces, "key", blobs=blobs),
+            tmp_path,
+            [Server((b"hallo\n", DATA)).source()],
+        )
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:

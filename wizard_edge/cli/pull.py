@@ -121,6 +121,7 @@ def _pull(
             request,
             convert=pipeline,
             consent=asking(app, accept, commercial=commercial),
+            commercial=commercial,
             progress=progress,
         )
     show_stored(app.output, [stored])

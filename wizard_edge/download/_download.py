@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from wizard_edge.download._partial import Partial
 from wizard_edge.download._rate import Rate
 from wizard_edge.download._values import Fetched, Options, Source, Wanted
 from wizard_edge.download._worker import Shared, Worker
-from wizard_edge.errors import HubError, Interrupted, NotEnough
+from wizard_edge.errors import HubError, Interrupted, NotEnough, WizardEdgeError
 from wizard_edge.names import Sha256
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.units import format_bytes
@@ -54,13 +55,27 @@ def download(
         return _try(wanted, partial, sources, options, progress)
     except WrongBytes as err:
         _logger.warning("fetched again from the start: %s", err.message)
-        partial.discard()
+    except _LookedWrong as err:
+        # A mirror or an earlier run may be to blame.
+        _logger.info("fetched again from the start: %s", err)
+    partial.discard()
     trusted = [source for source in sources if not source.is_mirror]
     try:
         return _try(wanted, partial, trusted, options, progress)
     except WrongBytes:
         partial.discard()
         raise
+    except _LookedWrong as err:
+        partial.discard()
+        raise err.error from err
+
+
+class _LookedWrong(Exception):
+    """What is there so far was refused with `error`."""
+
+    def __init__(self, error: WizardEdgeError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def _try(
@@ -167,8 +182,10 @@ class _Run:
 
     def _man(self) -> None:
         """See that as many connections work as may; raise the error that ended all."""
-        ended = [worker for worker in self._workers if not worker.alive]
-        alive = [worker for worker in self._workers if worker.alive]
+        # Asked once: one that ends meanwhile is judged the next time.
+        states = [(worker, worker.alive) for worker in self._workers]
+        ended = [worker for worker, is_alive in states if not is_alive]
+        alive = [worker for worker, is_alive in states if is_alive]
         for worker in ended:
             self._judge(worker, alone=not alive)
         self._workers = alive
@@ -193,7 +210,10 @@ class _Run:
         position = self._follower.position
         if self._looks and position >= self._looks[0] and self._options.look:
             self._looks = [look for look in self._looks if look > position]
-            self._options.look(self._partial.path, position)
+            try:
+                self._options.look(self._partial.path, position)
+            except WizardEdgeError as err:
+                raise _LookedWrong(err) from err
 
     def _report(self) -> None:
         total = self._wanted.size
@@ -214,12 +234,13 @@ def _check(wanted: Wanted, partial: Partial, digest: Sha256) -> None:
     """Compare the whole with what was stated. Raises: WrongBytes."""
     if wanted.sha256 not in (None, digest):
         raise WrongBytes(wanted.name)
-    if wanted.blob is not None and wanted.sha256 is None:
-        import hashlib
-
+    for index, blob in enumerate(wanted.blobs):
+        piece = wanted.pieces[index]
+        if blob is None or piece.sha256 is not None:
+            continue
         # Files that git itself holds are small.
+        data = partial.read(partial.grid.start(index), piece.size)
         # Source: Pro Git, section 10.2, Object Storage.
-        data = partial.read(0, wanted.size)
         head = f"blob {len(data)}\0".encode()
-        if hashlib.sha1(head + data, usedforsecurity=False).hexdigest() != wanted.blob:
-            raise WrongBytes(wanted.name)
+        if hashlib.sha1(head + data, usedforsecurity=False).hexdigest() != blob:
+            raise WrongBytes(piece.path or wanted.name)

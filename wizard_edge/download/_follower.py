@@ -15,7 +15,7 @@ from time import monotonic
 
 from wizard_edge.chunks import CHUNK_SIZE
 from wizard_edge.download._partial import Partial, Stopped
-from wizard_edge.errors import Corrupt
+from wizard_edge.errors import Corrupt, WizardEdgeError
 from wizard_edge.names import Sha256
 from wizard_edge.receipts import Piece
 
@@ -126,7 +126,8 @@ class Follower:
 
     def _note_rest(self) -> None:
         """Note what was taken and not hashed any more, for the next run."""
-        with contextlib.suppress(Stopped):
+        # What cannot be noted is fetched again.
+        with contextlib.suppress(Stopped, WizardEdgeError, OSError):
             for number, data in self._unnoted.items():
                 self._partial.record(number, sum_of(data))
 

@@ -10,6 +10,7 @@ so whoever relies on a chunk compares it with its sum.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import struct
@@ -102,10 +103,17 @@ class Partial:
         with self._lock:
             self._opened()
             try:
-                os.write(self._records, head + struct.pack("<I", zlib.crc32(head)))
+                self._append(head + struct.pack("<I", zlib.crc32(head)))
             except OSError as err:
                 raise_full(self.journal, _RECORD.size, err)
             self.sums[number] = crc
+
+    def _append(self, record: bytes) -> None:
+        """Write a record, or nothing: behind half of one no other is believed."""
+        end = os.fstat(self._records).st_size
+        if os.write(self._records, record) != len(record):
+            os.ftruncate(self._records, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def forget(self, number: int) -> None:
         """Take a chunk for missing whose bytes are not what its sum says."""

@@ -27,6 +27,11 @@ class Rate:
         self._paid_until = clock()
         self._lock = Lock()
 
+    @property
+    def is_limited(self) -> bool:
+        """Return whether there is a limit."""
+        return self._limit is not None
+
     def piece(self, size: int) -> int:
         """Return how many bytes to ask for at once instead of `size`."""
         if self._limit is None:

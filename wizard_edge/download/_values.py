@@ -46,15 +46,16 @@ class Source:
 class Wanted:
     """A file to fetch, of one or several pieces that are put end to end.
 
-    `key` names what is fetched so far: equal keys MUST mean equal bytes. `sha256`
-    and `blob` are those of the whole file, None where nobody states them.
+    `key` names what is fetched so far: equal keys MUST mean equal bytes. `sha256` is
+    that of the whole file, None where nobody states it; `blobs` are what git calls
+    the pieces, for those that it holds itself.
     """
 
     name: RelPath
     pieces: tuple[Piece, ...]
     key: str
     sha256: Sha256 | None = None
-    blob: BlobId | None = None
+    blobs: tuple[BlobId | None, ...] = ()
 
     @property
     def size(self) -> int:
@@ -67,8 +68,8 @@ class Options:
     """How to fetch: connections at once, bytes per second at most or None.
 
     `looks` are offsets in bytes; when all before one of them is there, `look` is
-    called with the part file and the bytes that are certain. What it raises ends the
-    download: so a file that is of no use is not fetched to its end.
+    called with the part file and the bytes that are there. What it raises ends the
+    download, as wrong bytes do: so a file of no use is not fetched to its end.
     """
 
     connections: int = 4

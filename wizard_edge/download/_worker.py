@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
+from time import monotonic
 
 from wizard_edge.chunks import Grid
 from wizard_edge.download._claims import Claims
@@ -19,6 +20,9 @@ _logger = logging.getLogger(__name__)
 
 # Asked for at once: small enough to stay in the processor's cache until it is hashed.
 _PIECE = 256 << 10
+# A mirror that brings less than this, in bytes/s over so many seconds, is left.
+_MIRROR_RATE = 16_000
+_MIRROR_S = 20.0
 
 
 @dataclass(slots=True)
@@ -59,6 +63,8 @@ class Shared:
                 return False
             if source in self.sources:
                 self.sources.remove(source)
+                # That it sends no parts says nothing of the others.
+                self.serial = False
                 _logger.warning("mirror left: %s", error)
             return True
 
@@ -123,8 +129,9 @@ class Worker:
         with source.open(piece, first.offset - start, last.end - start) as stream:
             stream.open()
             self._note_answer(stream, whole=claimed == grid.numbers(index))
+            pace = _Pace(source, is_limited=shared.rate.is_limited)
             for number in claimed:
-                self._take_chunk(stream, number)
+                self._take_chunk(stream, number, pace)
                 progress.next = number + 1
 
     def _note_answer(self, stream: Stream, *, whole: bool) -> None:
@@ -136,7 +143,7 @@ class Worker:
                 self._shared.claims.widen()
             self._shared.changed()
 
-    def _take_chunk(self, stream: Stream, number: int) -> None:
+    def _take_chunk(self, stream: Stream, number: int, pace: _Pace) -> None:
         shared = self._shared
         span = shared.grid.span(number)
         offset, data = span.offset, []
@@ -152,6 +159,7 @@ class Worker:
                 data.append(piece)
                 offset += len(piece)
                 shared.count(len(piece), received=len(piece))
+                pace.took(len(piece))
                 shared.rate.took(len(piece))
             if shared.follower.take(number, data):
                 return
@@ -161,6 +169,37 @@ class Worker:
             shared.count(span.offset - offset)
             raise
         shared.follower.offer(number, data)
+
+
+class _Pace:
+    """Sees that a mirror is worth waiting for: there is the hub to ask instead."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        is_limited: bool,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._is_watched = source.is_mirror and not is_limited
+        self._name = source.name
+        self._clock = clock
+        self._since = clock()
+        self._taken = 0
+
+    def took(self, size: int) -> None:
+        """Note bytes that came. Raises: HubError for a mirror that is too slow."""
+        if not self._is_watched:
+            return
+        self._taken += size
+        passed = self._clock() - self._since
+        if passed < _MIRROR_S:
+            return
+        if self._taken < _MIRROR_RATE * passed:
+            raise HubError(
+                f"{self._name} sends {self._taken / passed:.0f} bytes a second"
+            )
+        self._since, self._taken = self._clock(), 0
 
 
 @dataclass(slots=True)

@@ -370,8 +370,9 @@ def _opener() -> urllib.request.OpenerDirector:
     for scheme in _PORTS:
         if "all" in proxies:
             proxies.setdefault(scheme, proxies["all"])
-        kind = proxies.get(scheme, "http://").partition("://")[0]
-        if kind not in _PORTS:
+        kind, mark, _ = proxies.get(scheme, "http://").partition("://")
+        # Without a kind it is HTTP, as it is for curl. It may hold a password.
+        if mark and kind not in _PORTS:
             raise ConfigError(
                 f"a proxy of kind {kind!r} is not supported",
                 hint=f"set {scheme.upper()}_PROXY to an http:// address",

@@ -165,7 +165,7 @@ class Hub:
             raise HubError(f"{host_of(mirror)} cannot be asked for this file")
         file = Served(url, piece.path or file_name(url), piece.size)
         # There is the hub to fall back on: one that does not answer is not waited for.
-        patience = replace(self.transport.patience, tries_to_start=1)
+        patience = replace(self.transport.patience, tries_to_start=1, tries_to_go_on=2)
         transport = replace(self._anywhere(), patience=patience)
         return self._open(transport, file, offset, end, end)
 

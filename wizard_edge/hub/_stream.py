@@ -190,7 +190,7 @@ class ByteStream:
         digest = _unquoted(stated.get("X-Linked-ETag") or stated.get("ETag") or "")
         told = answer.tag
         if (
-            (file.etag is not None and told is not None and told != file.etag)
+            (file.etag is not None and told != file.etag)
             or (file.revision and commit is not None and commit != file.revision)
             or (size is not None and size != str(file.size))
             or (file.sha256 and Sha256.fits(digest) and digest != file.sha256)

@@ -43,8 +43,8 @@ from wizard_edge.service.cards import file_facts
 from wizard_edge.service.consent import Consent
 from wizard_edge.service.installation import TOOL, Installation
 from wizard_edge.service.notices import license_texts, texts_beside
-from wizard_edge.service.ready import Ready, find_hash
-from wizard_edge.service.stored import Stored, file_name, part_names, present
+from wizard_edge.service.ready import Ready, find_hash, find_present
+from wizard_edge.service.stored import Stored, file_name, part_names
 from wizard_edge.store import Slot
 from wizard_edge.templates import TEMPLATES
 
@@ -76,21 +76,14 @@ def fetch(
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, ready, progress):
-        there = present(installation, ready.name, ready.quant)
+        there = find_present(installation, ready)
         if there is not None:
             return Stored(there.receipt, there.path, already=True)
         _take_back(installation, ready)
-        fetched = _fetch_all(
-            folder,
-            hub,
-            ready,
-            mirrors,
-            replace(options, looks=_LOOKS, look=_look),
-            progress,
-        )
-        with _named(ready.files, fetched):
-            headers = [read_valid(file.path) for file in fetched]
-            check_parts(headers)
+        options = replace(options, looks=_LOOKS, look=_look)
+        with _named(folder, ready.files):
+            fetched = _fetch_all(folder, hub, ready, mirrors, options, progress)
+            headers = _judge(fetched)
         found = _recognised(installation, ready, fetched, headers[0])
         if found.terms != ready.terms:
             accepted = consent(found.terms)
@@ -150,8 +143,8 @@ def _fetch_all(
             download(
                 file,
                 folder,
-                # Of a file without a hash only its own server has the right bytes.
-                sources if file.sha256 or len(file.pieces) > 1 else sources[-1:],
+                # Without a hash nothing says that a mirror has the right bytes.
+                sources if all(p.sha256 for p in file.pieces) else sources[-1:],
                 options,
                 progress=_shifted(progress, before, ready.size),
             )
@@ -203,16 +196,27 @@ def _look(path: Path, size: int) -> None:
         validate(header)
 
 
+def _judge(fetched: Sequence[Fetched]) -> list[Header]:
+    """Read and judge the headers; what is refused is deleted."""
+    try:
+        headers = [read_valid(file.path) for file in fetched]
+        check_parts(headers)
+    except (Corrupt, BackendError):
+        for file in fetched:
+            file.path.unlink(missing_ok=True)
+            file.journal.unlink(missing_ok=True)
+        raise
+    return headers
+
+
 @contextlib.contextmanager
-def _named(files: Sequence[Wanted], fetched: Sequence[Fetched]) -> Iterator[None]:
-    """Have errors name the file and not its part; what is refused is deleted."""
+def _named(folder: Path, files: Sequence[Wanted]) -> Iterator[None]:
+    """Have errors name the file that a part is of."""
     try:
         yield
     except (Corrupt, BackendError) as err:
-        for wanted, file in zip(files, fetched, strict=True):
-            _rename(err, str(file.path), wanted.name)
-            file.path.unlink(missing_ok=True)
-            file.journal.unlink(missing_ok=True)
+        for file in files:
+            _rename(err, str(part_paths(folder, file.key)[0]), file.name)
         raise
 
 

@@ -10,8 +10,9 @@ from functools import partial
 
 from wizard_edge.conversion import Convert
 from wizard_edge.download import Options
+from wizard_edge.licenses import terms_named
 from wizard_edge.progress import Progress, silent
-from wizard_edge.service.consent import Consent, require
+from wizard_edge.service.consent import Consent, refuse_unfit, require
 from wizard_edge.service.conversions import install
 from wizard_edge.service.fetching import fetch
 from wizard_edge.service.installation import Installation
@@ -27,13 +28,15 @@ def pull(
     *,
     convert: Convert,
     consent: Consent | None = None,
+    commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Stored:
     """Bring a model into the store, or find it there.
 
     What is there is taken as it is if its receipt can be read and its size is right.
-    `consent` is asked before a byte is fetched; without it only what was accepted
-    before comes in.
+    `consent` is asked before weights are fetched; without it only what was accepted
+    before comes in. `commercial` is as in `consent.refuse_unfit`, and holds for what
+    is there too.
     Raises: UnknownModel, UnknownQuant, NotFound, UsageError; HubError; Refused for
     terms that nobody accepted, and where the store cannot be written; NotEnough;
     Corrupt for wrong bytes; BackendError for what cannot be run; CannotConvert for a
@@ -42,6 +45,8 @@ def pull(
     consent = consent or partial(require, installation)
     found = find(installation, request)
     if isinstance(found, Installed):
+        there = terms_named(found.receipt.licenses, installation.registry)
+        refuse_unfit(installation, there, commercial=commercial)
         return Stored(found.receipt, found.path, already=True)
     if isinstance(found, Ready):
         return fetch(

@@ -77,7 +77,9 @@ def plan_pull(
     """
     found = find(installation, request)
     if isinstance(found, Installed):
-        return _plan_nothing(installation, found)
+        plan = _plan_nothing(installation, found)
+        refuse_unfit(installation, plan.terms, commercial=commercial)
+        return plan
     if isinstance(found, Ready):
         refuse_unfit(installation, found.terms, commercial=commercial)
         return _plan_ready(installation, open_hub(installation), found, progress)

@@ -7,18 +7,19 @@ the beginning of a file that nobody knows, to read its header.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 
 from wizard_edge.download import Wanted
-from wizard_edge.errors import HubError, NotFound
+from wizard_edge.errors import Corrupt, HubError, NotFound, UsageError
 from wizard_edge.fitting import HIGHEST, Candidate, Choice
 from wizard_edge.hub import Hub, RemoteFileInfo, Repository, file_name, mirror_address
 from wizard_edge.licenses import Terms, terms_of
 from wizard_edge.models import Joined, ModelSpec, RemoteFile, Variant
-from wizard_edge.names import ModelName, RepoId, Sha256
-from wizard_edge.receipts import Origin, Piece
+from wizard_edge.names import BlobId, ModelName, RepoId, Sha256
+from wizard_edge.receipts import Origin, Piece, Receipt
 from wizard_edge.refs import DEFAULT_QUANT, QUANTS, HubRef, UrlRef
 from wizard_edge.service import stored
 from wizard_edge.service.checkpoints import as_model_name
@@ -26,7 +27,11 @@ from wizard_edge.service.choosing import choose_quant
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.offers import Offer, find_offer, find_offers, split_quant
 from wizard_edge.service.remote_headers import quant_inside
-from wizard_edge.service.variants import chosen_quant
+from wizard_edge.service.variants import bytes_kept, chosen_quant
+from wizard_edge.store import Installed
+
+# How far the registry's estimates of a size may be off.
+_ESTIMATE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class Ready:
 
     `files` are named as they will be in the store. `choice` says why this quant was
     taken, None where it was asked for. `repository` is None for an address and where
-    the hub could not be asked.
+    the hub could not be asked. `by_name` is set where a model of the registry was
+    asked for, whatever its bytes.
     """
 
     name: ModelName
@@ -47,6 +53,7 @@ class Ready:
     spec: ModelSpec | None = None
     choice: Choice | None = None
     repository: Repository | None = None
+    by_name: bool = False
 
     @property
     def size(self) -> int:
@@ -88,16 +95,24 @@ def find_registered(
         terms=_terms(installation, spec),
         spec=spec,
         repository=repository,
+        by_name=True,
     )
 
 
 def find_on_hub(
-    installation: Installation, hub: Hub, ref: HubRef, revision: str | None = None
+    installation: Installation,
+    hub: Hub,
+    ref: HubRef,
+    revision: str | None = None,
+    *,
+    digest: Sha256 | None = None,
 ) -> Ready:
     """Find a file of any repository; without file and quant the one that fits best.
 
     What the registry knows by its hash, or by its repository, goes by that name.
-    Raises: HubError, NotFound, Refused, NotEnough.
+    `digest` is what the one file that is named has to have.
+    Raises: HubError, NotFound, Refused, NotEnough; Corrupt where the hub states
+    another digest.
     """
     repository = hub.repository(ref.repo, revision)
     choice = None
@@ -106,6 +121,8 @@ def find_on_hub(
     else:
         offer = find_offer(repository, ref)
     pieces = [_piece(repository, file) for file in offer.files]
+    if digest is not None:
+        pieces = [_with_digest(piece, digest) for piece in pieces]
     spec, quant = _recognise(installation, repository, offer)
     quant = quant or quant_inside(hub, pieces[0])
     name = spec.name if spec else as_model_name(offer.stem)
@@ -143,6 +160,38 @@ def find_at_address(installation: Installation, hub: Hub, ref: UrlRef) -> Ready:
         terms=_terms(installation, spec),
         spec=spec,
     )
+
+
+def find_present(installation: Installation, ready: Ready) -> Installed | None:
+    """Return what is in the store already of a model that was found.
+
+    Raises: UsageError where other bytes go by its name.
+    """
+    there = stored.present(installation, ready.name, ready.quant)
+    if there is None or ready.by_name or _is_same(there.receipt, ready.files):
+        return there
+    name = f"{ready.name}:{ready.quant}"
+    raise UsageError(
+        f"{name} is in the store, and has other bytes than this one",
+        hint=f"wizard-edge rm {name}, then pull again",
+    )
+
+
+def _is_same(receipt: Receipt, files: Sequence[Wanted]) -> bool:
+    """Compare by hashes, and where none is stated by where the bytes came from."""
+    if [file.size for file in receipt.files] != [file.size for file in files]:
+        return False
+    for there, wanted in zip(receipt.files, files, strict=True):
+        if wanted.sha256 is not None:
+            if there.sha256 != wanted.sha256:
+                return False
+        elif there.pieces and _places(there.pieces) != _places(wanted.pieces):
+            return False
+    return True
+
+
+def _places(pieces: Sequence[Piece]) -> list[tuple[object, ...]]:
+    return [(piece.repo, piece.path, piece.url, piece.sha256) for piece in pieces]
 
 
 def _repository_of(hub: Hub, variant: Variant) -> Repository:
@@ -186,21 +235,29 @@ def _from_mirrors(
         piece = Piece(file.size or 0, file.sha256, file.repo, file.revision, file.path)
         if file.sha256 is None or file.repo is None or file.revision is None:
             return None
-        size = _mirrored_size(hub, piece, mirrors)
+        size = _mirrored_size(hub, file, piece, mirrors)
         if size is None:
             return None
         pieces.append(replace(piece, size=size))
     return pieces
 
 
-def _mirrored_size(hub: Hub, piece: Piece, mirrors: Sequence[str]) -> int | None:
+def _mirrored_size(
+    hub: Hub, file: RemoteFile, piece: Piece, mirrors: Sequence[str]
+) -> int | None:
+    """Ask mirrors how large a file is; one that cannot be right is passed over."""
+    if file.size is not None and file.size_exact:
+        return file.size
     for mirror in mirrors:
         url = mirror_address(mirror, piece)
         try:
-            if url is not None:
-                return hub.probe(url).size
+            size = hub.probe(url).size if url is not None else None
         except (HubError, NotFound):
             continue
+        if size is not None and (
+            file.size is None or abs(size - file.size) <= _ESTIMATE * file.size
+        ):
+            return size
     return None
 
 
@@ -208,6 +265,16 @@ def _piece(repository: Repository, file: RemoteFileInfo) -> Piece:
     return Piece(
         file.size, file.sha256, repository.repo, repository.revision, file.path
     )
+
+
+def _with_digest(piece: Piece, digest: Sha256) -> Piece:
+    if piece.sha256 not in (None, digest):
+        raise Corrupt(
+            piece.path or digest,
+            f"the hub says that its sha256 is {piece.sha256}",
+            hint="compare the digest with where it was published",
+        )
+    return replace(piece, sha256=digest)
 
 
 def _wanted(
@@ -222,18 +289,27 @@ def _wanted(
     names = stored.part_names(stored.file_name(name, quant), len(groups))
     wanted = []
     for file, group in zip(names, groups, strict=True):
-        only = group[0] if len(group) == 1 else None
-        blob = None
-        if only and only.path and repository:
-            blob = repository.files[only.path].blob
-        digest = only.sha256 if only else None
-        wanted.append(Wanted(file, group, digest or _key(group), digest, blob))
+        digest = group[0].sha256 if len(group) == 1 else None
+        blobs = tuple(_blob(repository, piece) for piece in group)
+        wanted.append(Wanted(file, group, digest or _key(group), digest, blobs))
     return tuple(wanted)
 
 
+def _blob(repository: Repository | None, piece: Piece) -> BlobId | None:
+    if repository is None or piece.path is None:
+        return None
+    return repository.files[piece.path].blob
+
+
 def _key(pieces: Sequence[Piece]) -> str:
-    """Name what is fetched where no hash does: another state is another name."""
-    text = json.dumps([asdict(piece) for piece in pieces], sort_keys=True)
+    """Name what is fetched where no hash does: another state is another name.
+
+    What nothing tells from another state is never gone on with.
+    """
+    table: list[object] = [asdict(piece) for piece in pieces]
+    if any(piece.url and not (piece.etag or piece.sha256) for piece in pieces):
+        table.append(os.urandom(16).hex())
+    text = json.dumps(table, sort_keys=True)
     return sha256(text.encode()).hexdigest()
 
 
@@ -250,7 +326,14 @@ def _choose_offer(
         # error lists what there is.
         return find_offer(repository, replace(ref, quant=DEFAULT_QUANT)), None
     spec, _ = _recognise(installation, repository, next(iter(by_quant.values())))
-    candidates = [Candidate(quant, offer.size) for quant, offer in by_quant.items()]
+    candidates = [
+        Candidate(
+            quant,
+            offer.size,
+            there=bytes_kept(installation, [file.sha256 for file in offer.files]),
+        )
+        for quant, offer in by_quant.items()
+    ]
     choice = choose_quant(installation, spec, candidates)
     return by_quant[chosen_quant(installation, choice, f"{ref}:QUANT")], choice
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from wizard_edge.download import part_paths
 from wizard_edge.errors import NotEnough, NotFound
-from wizard_edge.fitting import Choice
+from wizard_edge.fitting import DISK_MARGIN, Choice
 from wizard_edge.models import ModelSpec
+from wizard_edge.names import Sha256
+from wizard_edge.part_files import allocated
 from wizard_edge.service.checkpoints import pull_command
 from wizard_edge.service.choosing import (
     choose_quant,
@@ -36,10 +40,25 @@ def choose_variant(
         if item.receipt.model == spec.name
     }
     candidates = [
-        replace(item, stored=item.quant in installed) for item in ready_candidates(spec)
+        replace(
+            item,
+            stored=item.quant in installed,
+            there=bytes_kept(installation, _hashes(spec, item.quant)),
+        )
+        for item in ready_candidates(spec)
     ]
     choice = choose_quant(installation, spec, candidates)
     return chosen_quant(installation, choice, f"{spec.name}:QUANT"), choice
+
+
+def bytes_kept(installation: Installation, hashes: Sequence[Sha256 | None]) -> int:
+    """Return the bytes that earlier runs set aside on the disk for these files."""
+    folder = installation.home.partial
+    return sum(allocated(part_paths(folder, key)[0]) for key in hashes if key)
+
+
+def _hashes(spec: ModelSpec, quant: str) -> list[Sha256 | None]:
+    return [file.sha256 for file in spec.variant(quant).files]
 
 
 def chosen_quant(installation: Installation, choice: Choice, command: str) -> str:
@@ -54,7 +73,7 @@ def chosen_quant(installation: Installation, choice: Choice, command: str) -> st
     short_of_memory = least.total > machine.room
     raise NotEnough(
         "memory" if short_of_memory else f"disk in {installation.home.root}",
-        needed=least.total if short_of_memory else least.weights,
+        needed=least.total if short_of_memory else least.weights + DISK_MARGIN,
         free=machine.room if short_of_memory else machine.free_disk,
         hint=f"{choice.why}; to take one all the same: wizard-edge pull {command}",
     )

@@ -27,6 +27,7 @@ from wizard_edge.service.ready import (
     Ready,
     find_at_address,
     find_on_hub,
+    find_present,
     find_registered,
 )
 from wizard_edge.service.stored import present
@@ -99,7 +100,7 @@ def find(installation: Installation, request: PullRequest) -> Found:
         )
     _refuse_base(request)
     ready = _anywhere(installation, open_hub(installation), ref)
-    return present(installation, ready.name, ready.quant) or ready
+    return find_present(installation, ready) or ready
 
 
 def find_weights(
@@ -169,6 +170,5 @@ def _anywhere(installation: Installation, hub: Hub, ref: HubRef | UrlRef) -> Rea
         return find_at_address(installation, hub, ref)
     file = RelPath.parse(unquote(page["file"])) if page["file"] else None
     revision = unquote(page["revision"]) if page["revision"] else None
-    return find_on_hub(
-        installation, hub, HubRef(RepoId.parse(page["repo"]), file), revision
-    )
+    hub_ref = HubRef(RepoId.parse(page["repo"]), file)
+    return find_on_hub(installation, hub, hub_ref, revision, digest=ref.sha256)
