@@ -20,6 +20,7 @@ LAYERS = {
     "names": 0,
     "progress": 0,
     "units": 0,
+    "changes": 1,
     "checksums": 1,
     "chunks": 1,
     "config": 1,

@@ -21,7 +21,7 @@ from wizard_edge.errors import (
     Refused,
     UnknownModel,
 )
-from wizard_edge.files import delete, move_into_place, write_atomically
+from wizard_edge.files import delete, sync_file
 from wizard_edge.locking import Busy, is_held
 from wizard_edge.names import ModelName, RelPath, Sha256
 from wizard_edge.paths import Home
@@ -151,38 +151,21 @@ def test_two_slots_for_the_same_file_do_not_meet(tmp_path: Path) -> None:
         assert one.temp != two.temp
 
 
-@pytest.mark.parametrize("step", ["move_into_place", "write_atomically"])
-def test_a_crash_before_the_receipt_leaves_no_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    store = a_store(tmp_path)
-
-    def crash(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(store_module, step, crash)
-    with pytest.raises(KeyboardInterrupt):
-        put(store, receipt_for(b"weights"), b"weights")
-
-    assert store.installed() == []
-    assert tree(tmp_path) == []
-
-
-def test_the_file_is_in_place_when_the_receipt_is_written(
+def test_the_receipt_gets_its_name_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = a_store(tmp_path)
     seen: list[list[str]] = []
-    write = write_atomically
+    replace = Path.replace
 
-    def spy(path: Path, content: bytes) -> None:
-        seen.append(tree(path.parent))
-        write(path, content)
+    def spy(self: Path, target: Path) -> Path:
+        seen.append([path for path in tree(target.parent) if path[-4:] != ".tmp"])
+        return replace(self, target)
 
-    monkeypatch.setattr(store_module, "write_atomically", spy)
+    monkeypatch.setattr(Path, "replace", spy)
     put(store, receipt_for(b"weights"), b"weights")
 
-    assert seen == [["small.Q8_0.gguf"]]
+    assert seen == [[], ["small.Q8_0.gguf"]]
 
 
 def test_an_old_receipt_never_stands_beside_a_new_file(
@@ -191,16 +174,18 @@ def test_an_old_receipt_never_stands_beside_a_new_file(
     store = a_store(tmp_path)
     put(store, receipt_for(b"old"), b"old")
     seen: list[list[str]] = []
-    move = move_into_place
+    replace = Path.replace
 
-    def spy(temp: Path, path: Path) -> None:
-        seen.append(tree(path.parent))
-        move(temp, path)
+    def spy(self: Path, target: Path) -> Path:
+        done = replace(self, target)
+        seen.append([path for path in tree(target.parent) if path[-4:] != ".tmp"])
+        return done
 
-    monkeypatch.setattr(store_module, "move_into_place", spy)
+    monkeypatch.setattr(Path, "replace", spy)
     put(store, receipt_for(b"new!"), b"new!")
 
-    assert seen == [["small.Q8_0.gguf"]]
+    file, receipt = "small.Q8_0.gguf", "small.Q8_0.gguf.json"
+    assert seen == [[file], [], [file], [file, receipt]]
     assert store.find(NAME).receipt.size == 4
 
 
@@ -544,16 +529,16 @@ def test_removing_waits_for_an_installer(
     store = a_store(tmp_path)
     installed = put(store, receipt_for(b"old"), b"old")
     locks = []
-    write = write_atomically
+    sync = sync_file
 
     with ThreadPoolExecutor(1) as pool:
 
-        def remove_meanwhile(path: Path, content: bytes) -> None:
+        def remove_meanwhile(path: Path) -> None:
             removal = pool.submit(store.remove, installed)
             locks.append((removal, wait([removal], timeout=0.2).done))
-            write(path, content)
+            sync(path)
 
-        monkeypatch.setattr(store_module, "write_atomically", remove_meanwhile)
+        monkeypatch.setattr(store_module, "sync_file", remove_meanwhile)
         put(store, receipt_for(b"new"), b"new")
 
     assert locks[0][1] == set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from wizard_edge.errors import MissingFile, NotEnough, Refused, UsageError
 
 TEMP_SUFFIX = ".tmp"
 
+_TEMP_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(TEMP_SUFFIX)}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP})
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -71,7 +73,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with translated(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name(f"{path.name}.{os.urandom(4).hex()}{TEMP_SUFFIX}")
+        temp = temp_beside(path)
         try:
             with temp.open("xb") as file:
                 file.write(content)
@@ -91,13 +93,40 @@ def move_into_place(temp: Path, path: Path) -> None:
     A link is renamed as it is: the file it leads to is never opened for writing.
     Raises: NotEnough on a full disk, Refused where writing is not allowed.
     """
+    sync_file(temp)
     with translated(path, temp.stat().st_size):
-        if not is_link(temp):
-            with temp.open("rb+") as file:
-                os.fsync(file.fileno())
         path.parent.mkdir(parents=True, exist_ok=True)
         temp.replace(path)
         sync_folder(path.parent)
+
+
+def temp_beside(path: Path) -> Path:
+    """Return a name in the same folder that nobody has: `NAME.0a1b2c3d.tmp`."""
+    return path.with_name(f"{path.name}.{os.urandom(4).hex()}{TEMP_SUFFIX}")
+
+
+def is_temp(path: Path) -> bool:
+    """Tell a file, or a link, whose name is one of `temp_beside`.
+
+    A folder is none, nor is anything else that somebody called `work.tmp`.
+    """
+    return _TEMP_NAME.fullmatch(path.name) is not None and is_file(path)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a name is a regular file's or a link's, wherever that leads."""
+    return path.is_symlink() or path.is_file()
+
+
+def sync_file(path: Path) -> None:
+    """Have the bytes of a file on the disk; of a link, which is not ours, nothing.
+
+    Raises: NotEnough on a full disk, Refused where writing is not allowed.
+    """
+    with translated(path, path.stat().st_size):
+        if not is_link(path):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 def delete(path: Path) -> int:

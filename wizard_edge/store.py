@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from wizard_edge.changes import Changes
 from wizard_edge.chunks import SUFFIX as CHUNKS_SUFFIX
 from wizard_edge.chunks import Chunks
 from wizard_edge.errors import (
@@ -32,6 +33,7 @@ from wizard_edge.files import (
     delete,
     entries,
     move_into_place,
+    sync_file,
     translated,
     write_atomically,
 )
@@ -259,7 +261,8 @@ class Store:
         """Make filled slots an installed model: files first, the receipt last.
 
         Another variant of the same model and quant is replaced. `texts` are what has
-        to lie beside the model, `NOTICE` and `LICENSE`, by their names.
+        to lie beside the model, `NOTICE` and `LICENSE`, by their names. When it fails,
+        what was there is there again, and the slots are filled as they were.
         Raises: Corrupt when a file has not the size its receipt says; NotEnough,
         Refused where the store cannot be written.
         """
@@ -276,27 +279,28 @@ class Store:
         folder = self.home.model(receipt.model)
         installed = Installed(receipt, folder)
         before, _ = _receipts(folder)
-        moved: list[Path] = []
+        changes = Changes(folder)
+        written = _contents(installed, slots, texts)
         try:
+            # All that needs room; after it there are only renames.
+            for path, content in written.items():
+                changes.write(path, content)
+            for slot in slots:
+                sync_file(slot.temp)
             # An old receipt must never stand beside a new file.
-            delete(installed.receipt_path)
+            changes.set_aside(installed.receipt_path)
             for slot in slots:
                 target = place(folder, slot.file)
-                delete(_beside(target, CHUNKS_SUFFIX))
                 delete(verdict_path(target))
-                moved.append(target)
-                move_into_place(slot.temp, target)
-                if slot.chunks is not None:
-                    sums = _beside(target, CHUNKS_SUFFIX)
-                    write_atomically(sums, slot.chunks.to_bytes())
-            for name, text in texts.items():
-                write_atomically(place(folder, name), text)
-            write_atomically(installed.receipt_path, receipt.to_bytes())
+                changes.set_aside(_beside(target, CHUNKS_SUFFIX))
+                changes.set_aside(target)
+                changes.move(slot.temp, target)
+            for path in written:
+                changes.put(path)
         except BaseException:
-            for target in moved:
-                with contextlib.suppress(OSError):
-                    target.unlink()
+            changes.undo()
             raise
+        changes.finish([*written, *(place(folder, slot.file) for slot in slots)])
         kept = set(installed.parts)
         for old in before:
             if old.receipt.quant == receipt.quant:
@@ -506,6 +510,20 @@ def _check_slots(receipt: Receipt, slots: Sequence[Slot]) -> None:
             raise Corrupt(file.name, f"{size} bytes instead of {file.size}")
     if filled:
         raise ValueError(f"not in the receipt: {', '.join(filled)}")
+
+
+def _contents(
+    installed: Installed, slots: Sequence[Slot], texts: Mapping[RelPath, bytes]
+) -> dict[Path, bytes]:
+    """Return what a commit writes beside the files, in its order: the receipt last."""
+    folder, receipt = installed.folder, installed.receipt
+    sums = {
+        _beside(place(folder, slot.file), CHUNKS_SUFFIX): slot.chunks.to_bytes()
+        for slot in slots
+        if slot.chunks is not None
+    }
+    notes = {place(folder, name): text for name, text in texts.items()}
+    return {**sums, **notes, installed.receipt_path: receipt.to_bytes()}
 
 
 def _delete_all(paths: Iterable[Path]) -> int:

@@ -13,16 +13,16 @@ from tests.hub.server import LoopbackHub
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
-# Ends the process when it is about to write what it names.
+# Ends the process when it is about to give what it names its name.
 DIES_AT = """
 import os
-from wizard_edge import store
-write = store.write_atomically
-def dying(path, content):
+from wizard_edge.changes import Changes
+put = Changes.put
+def dying(self, path):
     if path.name.endswith({suffix!r}):
         os._exit(9)
-    write(path, content)
-store.write_atomically = dying
+    put(self, path)
+Changes.put = dying
 """
 
 
