@@ -189,7 +189,7 @@ commit(Store(Home(Path(sys.argv[1]))), NEW)
 def test_a_kill_leaves_the_old_model_or_none_and_the_next_commit_mends_it(
     tmp_path: Path,
 ) -> None:
-    codes = []
+    codes: list[int] = []
     while not codes or codes[-1]:
         store = Store(Home(tmp_path / f"{len(codes)}"))
         commit(store, OLD)

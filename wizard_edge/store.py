@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from wizard_edge.changes import Changes
+from wizard_edge.changes import Changes, own_temps
 from wizard_edge.chunks import SUFFIX as CHUNKS_SUFFIX
 from wizard_edge.chunks import Chunks
 from wizard_edge.errors import (
@@ -32,6 +32,7 @@ from wizard_edge.files import (
     TEMP_SUFFIX,
     delete,
     entries,
+    is_link,
     move_into_place,
     sync_file,
     translated,
@@ -257,25 +258,66 @@ class Store:
         slots: Sequence[Slot],
         *,
         texts: Mapping[RelPath, bytes] = MappingProxyType({}),
+        given: Collection[Path] = (),
     ) -> Installed:
         """Make filled slots an installed model: files first, the receipt last.
 
         Another variant of the same model and quant is replaced. `texts` are what has
         to lie beside the model, `NOTICE` and `LICENSE`, by their names. When it fails,
-        what was there is there again, and the slots are filled as they were.
+        what was there is there again, and the slots are filled as they were. `given`
+        are the files that the slots were filled from: where one lies in the place of
+        its own model it stays there.
         Raises: Corrupt when a file has not the size its receipt says; NotEnough,
-        Refused where the store cannot be written.
+        Refused where the store cannot be written; as `check_places`.
         """
         _check_slots(receipt, slots)
         with self.changing(receipt.model):
-            return self._commit(receipt, slots, texts)
+            files = [file.name for file in receipt.files]
+            self.check_places(receipt.model, files, given=given)
+            staying = [
+                slot
+                for slot in slots
+                if _stays(slot, place(self.home.model(receipt.model), slot.file), given)
+            ]
+            moving = [slot for slot in slots if slot not in staying]
+            installed = self._commit(receipt, slots, moving, texts)
+            for slot in staying:
+                delete(slot.temp)
+        return installed
+
+    def check_places(
+        self,
+        name: ModelName,
+        files: Sequence[RelPath],
+        *,
+        given: Collection[Path] = (),
+    ) -> None:
+        """See that a model with these files would take nobody's place.
+
+        A file without a receipt may be somebody's own; one of `given` is expected.
+        Raises: Refused, naming the file.
+        """
+        folder = self.home.model(name)
+        receipt = _beside(place(folder, files[0]), SUFFIX)
+        # One that is damaged, or of a commit that was killed, says whose it is too.
+        if os.path.lexists(receipt) or own_temps(folder, [receipt]):
+            return
+        named = {path for item in _receipts(folder)[0] for path in item.parts}
+        for path in (place(folder, file) for file in files):
+            if os.path.lexists(path) and path not in named and not _is_one(path, given):
+                raise Refused(
+                    f"{path} is there without a receipt, and may be your own",
+                    hint=f"move it away, or 'wizard-edge import {path}'",
+                )
 
     def _commit(
         self,
         receipt: Receipt,
         slots: Sequence[Slot],
+        moving: Sequence[Slot],
         texts: Mapping[RelPath, bytes],
     ) -> Installed:
+        """Do it; the files of slots that are not `moving` are in their places."""
         folder = self.home.model(receipt.model)
         installed = Installed(receipt, folder)
         before, _ = _receipts(folder)
@@ -285,7 +327,7 @@ class Store:
             # All that needs room; after it there are only renames.
             for path, content in written.items():
                 changes.write(path, content)
-            for slot in slots:
+            for slot in moving:
                 sync_file(slot.temp)
             # An old receipt must never stand beside a new file.
             changes.set_aside(installed.receipt_path)
@@ -293,8 +335,9 @@ class Store:
                 target = place(folder, slot.file)
                 delete(verdict_path(target))
                 changes.set_aside(_beside(target, CHUNKS_SUFFIX))
-                changes.set_aside(target)
-                changes.move(slot.temp, target)
+                if slot in moving:
+                    changes.set_aside(target)
+                    changes.move(slot.temp, target)
             for path in written:
                 changes.put(path)
         except BaseException:
@@ -510,6 +553,23 @@ def _check_slots(receipt: Receipt, slots: Sequence[Slot]) -> None:
             raise Corrupt(file.name, f"{size} bytes instead of {file.size}")
     if filled:
         raise ValueError(f"not in the receipt: {', '.join(filled)}")
+
+
+def _is_one(path: Path, files: Collection[Path]) -> bool:
+    """Tell whether a path leads to one of these files."""
+    with contextlib.suppress(OSError):
+        return any(path.samefile(file) for file in files)
+    return False
+
+
+def _stays(slot: Slot, target: Path, given: Collection[Path]) -> bool:
+    """Tell whether a slot was filled from the only name of the file in its place.
+
+    To rename it would leave a kill between two renames with none.
+    """
+    if target.is_symlink() or not target.is_file() or not _is_one(target, given):
+        return False
+    return not is_link(target) or slot.temp.samefile(target)
 
 
 def _contents(

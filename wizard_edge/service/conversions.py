@@ -121,6 +121,8 @@ def install(
     """
     facts, store = checkpoint.facts, installation.store
     names = [file_name(facts.name, quant) for quant in recipe.quants]
+    for name in names:
+        store.check_places(facts.name, [name])
     texts = license_texts_of(checkpoint.weights, installation.environ)
     with contextlib.ExitStack() as opened:
         slots = [opened.enter_context(store.open_slot(facts.name, n)) for n in names]

@@ -141,6 +141,7 @@ def bring_in(
         if there is not None:
             return _same(installation, candidate, there, advance)
         files = _file_names(candidate, wanted)
+        installation.store.check_places(wanted.name, files, given=_paths(candidate))
         slots = open_slots(installation, candidate, wanted.name, files, how, opened)
         taken = take_all(candidate, slots, how, advance)
         known = recognise(installation, candidate, taken)
@@ -190,6 +191,10 @@ def _file_names(candidate: Candidate, identity: Identity) -> list[RelPath]:
     return part_names(file_name(identity.name, identity.quant), len(candidate.files))
 
 
+def _paths(candidate: Candidate) -> list[Path]:
+    return [path for file in candidate.files for path in file.paths]
+
+
 def _install(
     installation: Installation,
     candidate: Candidate,
@@ -236,7 +241,9 @@ def _commit(
         _receipt(installation, candidate, identity, files), accepted=accepted
     )
     texts = {**candidate.texts, **_notice(installation, identity, receipt)}
-    installed = installation.store.commit(receipt, slots, texts=texts)
+    installed = installation.store.commit(
+        receipt, slots, texts=texts, given=_paths(candidate)
+    )
     return Stored(receipt, installed.path, already=False)
 
 
