@@ -268,9 +268,12 @@ class Store:
         are the files that the slots were filled from: where one lies in the place of
         its own model it stays there.
         Raises: Corrupt when a file has not the size its receipt says; NotEnough,
-        Refused where the store cannot be written; as `check_places`.
+        Refused where the store cannot be written; as `check_places`, `check_link`.
         """
         _check_slots(receipt, slots)
+        for slot in slots:
+            if slot.temp.is_symlink():
+                self.check_link(slot.temp)
         with self.changing(receipt.model):
             files = [file.name for file in receipt.files]
             self.check_places(receipt.model, files, given=given)
@@ -309,6 +312,20 @@ class Store:
                     f"{path} is there without a receipt, and may be your own",
                     hint=f"move it away, or 'wizard-edge import {path}'",
                 )
+
+    def check_link(self, path: Path) -> None:
+        """See that a symbolic link to a file would not lead back into the store.
+
+        One in the place of that file would lead to itself, and any other breaks with
+        the model that it leads to.
+        Raises: Refused, naming the file.
+        """
+        real = path.resolve()
+        if real.is_relative_to(self.home.models.resolve()):
+            raise Refused(
+                f"cannot make a symbolic link to {real}: it lies in the store",
+                hint="--how hardlink, or --how copy",
+            )
 
     def _commit(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,29 @@ def test_a_file_in_its_own_place_comes_in_there(
     assert tree(installation.home.root) == [f"models/mine/{name}" for name in FILES]
     [item] = installation.store.installed()
     assert item.problem() is None
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["asked", "at the commit"])
+@pytest.mark.parametrize("name", ["mine", "other"])
+def test_no_link_leads_from_the_store_into_it(
+    name: str, early: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the file system has no hard links, and so takes the other kind."""
+    installation = an_installation(tmp_path)
+    mine = place_of_mine(installation)
+    mine.write_bytes(small_llama().build())
+
+    def unsupported(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    with pytest.raises(Refused) as caught:
+        import_file(
+            installation, mine, name=name, how=How.SYMLINK if early else How.LINK
+        )
+
+    assert caught.value.message == (
+        f"cannot make a symbolic link to {mine}: it lies in the store"
+    )
+    assert mine.read_bytes() == small_llama().build()
+    assert tree(installation.home.root) == ["models/mine/mine.F32.gguf"]

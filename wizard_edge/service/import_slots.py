@@ -81,9 +81,14 @@ def open_slots(
     how: How,
     opened: contextlib.ExitStack,
 ) -> list[Slot]:
-    """Give each file a slot; `opened` keeps those that do not stay."""
+    """Give each file a slot; `opened` keeps those that do not stay.
+
+    Raises: Refused for a symbolic link to what lies in the store.
+    """
     slots = []
     for given, file in zip(candidate.files, files, strict=True):
+        if how is How.SYMLINK:
+            installation.store.check_link(given.paths[0])
         temp = _kept(installation, given) if how is How.COPY else None
         slots.append(
             Slot(model, file, temp)
