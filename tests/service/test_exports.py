@@ -118,6 +118,35 @@ def test_it_comes_in_again_as_it_was(split: int | None, tmp_path: Path) -> None:
     assert (result.path.parent / sums.name).read_bytes() == sums.read_bytes()
 
 
+def test_texts_come_in_again_and_the_notice_is_written_anew(tmp_path: Path) -> None:
+    """A NOTICE of theirs has another name by then, and SHA256SUMS has both."""
+    installation = a_model(tmp_path)
+    beside = installation.store.installed()[0].folder
+    (beside / "NOTICE.original").write_text("theirs\n")
+    folder = export_model(installation, "carried", tmp_path / "stick").folder
+
+    result = import_file(an_installation(tmp_path / "other"), folder)
+
+    there = result.path.parent
+    assert (there / "NOTICE.original").read_text() == "theirs\n"
+    assert (there / "LICENSE.txt").read_text() == "licence\n"
+    assert (there / "NOTICE").read_text().startswith("carried\n")
+
+
+@pytest.mark.parametrize("name", ["LICENSE.txt", "NOTICE.original"])
+def test_a_text_that_is_another_by_now_is_refused(name: str, tmp_path: Path) -> None:
+    installation = a_model(tmp_path)
+    beside = installation.store.installed()[0].folder
+    (beside / "NOTICE.original").write_text("theirs\n")
+    folder = export_model(installation, "carried", tmp_path / "stick").folder
+    (folder / name).write_text("forged\n")
+
+    with pytest.raises(Corrupt) as caught:
+        import_file(an_installation(tmp_path / "other"), folder)
+
+    assert caught.value.message.startswith(f"{folder / name} is damaged: ")
+
+
 def test_pieces_smaller_than_the_header_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         export_model(a_model(tmp_path), "carried", tmp_path / "stick", split=HEADER - 1)

@@ -31,7 +31,7 @@ from wizard_edge.names import RelPath, RepoId, Sha256
 from wizard_edge.receipts import MAX_SIZE, Origin, Piece, Receipt, parse_receipt
 from wizard_edge.receipts import SUFFIX as RECEIPT_SUFFIX
 from wizard_edge.refs import QUANTS, parse_quant
-from wizard_edge.service.notices import THEIR_NOTICE, license_texts_of
+from wizard_edge.service.notices import exported_texts
 
 _QUANT = re.compile(rf"[._:-]({'|'.join(QUANTS)})$", re.IGNORECASE)
 _HERE = Origin("local")
@@ -191,11 +191,10 @@ def _given(
 
 def _texts_beside(folder: Path, sums: Checksums) -> Mapping[RelPath, bytes]:
     """Read the licence texts of an exported folder. Raises: Corrupt."""
-    texts = license_texts_of(folder, {})
+    texts = exported_texts(folder)
     for name, text in texts.items():
         sums.check(folder / name, text)
-    # A NOTICE is written anew: it tells how the files came to this machine.
-    return {name: text for name, text in texts.items() if name != THEIR_NOTICE}
+    return texts
 
 
 def _receipt_beside(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +91,7 @@ def license_texts_of(
     What cannot be had is logged and left out.
     """
     if isinstance(weights, Path):
-        return _in_folder(weights)
+        return _in_folder(weights, _chosen)
     assert isinstance(weights, HubWeights)
     # Imported here: what needs no network should not load it.
     from wizard_edge.hub import Hub
@@ -102,6 +102,15 @@ def license_texts_of(
     except WizardEdgeError as err:
         _logger.warning("without the licence texts of %s: %s", weights, err.message)
         return {}
+
+
+def exported_texts(folder: Path) -> Mapping[RelPath, bytes]:
+    """Read the licence texts of a folder that `export` wrote, by the names there.
+
+    Its NOTICE is left out: that one is ours, and tells how the files came to another
+    machine. What cannot be read is logged and left out.
+    """
+    return _in_folder(folder, _chosen_of_export)
 
 
 def _paragraphs(terms: Terms, title: str, receipts: Sequence[Receipt]) -> Iterator[str]:
@@ -148,14 +157,24 @@ def _chosen(names: Iterable[str]) -> list[tuple[RelPath, RelPath]]:
     return list(chosen.values())[:MAX_FILES]
 
 
-def _in_folder(folder: Path) -> Mapping[RelPath, bytes]:
+def _chosen_of_export(names: Iterable[str]) -> list[tuple[RelPath, RelPath]]:
+    """Choose as `_chosen` does where a NOTICE got its other name before."""
+    found = set(names)
+    theirs = [(THEIR_NOTICE, THEIR_NOTICE)] if THEIR_NOTICE in found else []
+    others = _chosen(name for name in found if name.upper() != NOTICE)
+    return [*theirs, *others][:MAX_FILES]
+
+
+def _in_folder(
+    folder: Path, choose: Callable[[Iterable[str]], list[tuple[RelPath, RelPath]]]
+) -> Mapping[RelPath, bytes]:
     texts: dict[RelPath, bytes] = {}
     try:
         names = [entry.name for entry in folder.iterdir() if _lies_in(entry)]
     except OSError as err:
         _logger.warning("without the licence texts in %s: %s", folder, err.strerror)
         return {}
-    for path, name in _chosen(names):
+    for path, name in choose(names):
         try:
             with os.fdopen(open_regular(folder / path), "rb") as file:
                 content = file.read(MAX_SIZE + 1)
