@@ -71,7 +71,9 @@ def test_a_name_that_is_given_is_the_one(tmp_path: Path) -> None:
     assert facts_of(installation, source, name="70b").name == ("wizardlm-70b-v1.0")
 
 
-def test_what_was_given_is_stronger_than_the_registry(tmp_path: Path) -> None:
+def test_what_was_given_goes_over_the_registry_but_takes_no_licence_away(
+    tmp_path: Path,
+) -> None:
     source = a_checkpoint(tmp_path / "WizardLM-13B-V1.2")
 
     facts = facts_of(
@@ -79,7 +81,7 @@ def test_what_was_given_is_stronger_than_the_registry(tmp_path: Path) -> None:
     )
 
     assert facts.template == "alpaca"
-    assert [license.id for license in facts.licenses] == ["mine"]
+    assert [license.id for license in facts.licenses] == ["llama2", "mine"]
 
 
 def test_an_unknown_licence_is_recorded_with_a_warning(
@@ -308,6 +310,31 @@ def test_the_terms_are_those_of_the_weights(
         ids,
         needs_consent,
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "ids"),
+    [
+        ("13b", {"licenses": ["apache-2.0"]}, ["llama2", "apache-2.0"]),
+        (
+            "hf:TheBloke/WizardLM-30B-fp16",
+            {"name": "x", "licenses": ["mine"]},
+            ["wizardlm-nc", "mine"],
+        ),
+        (
+            "wizardlm-13b-v1.0",
+            {"base": "hf:huggyllama/llama-13b"},
+            ["wizardlm-nc", "cc-by-nc-4.0", "llama-1"],
+        ),
+    ],
+    ids=["by name", "by repository", "delta"],
+)
+def test_what_is_stored_stays_under_the_terms_of_its_weights(
+    tmp_path: Path, source: str, said: dict[str, Any], ids: list[str]
+) -> None:
+    facts = facts_of(an_installation(tmp_path), source, **said)
+
+    assert [license.id for license in facts.licenses] == ids
 
 
 def test_another_name_keeps_the_licences_of_a_known_repository(tmp_path: Path) -> None:

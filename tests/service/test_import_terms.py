@@ -75,3 +75,19 @@ def test_what_only_the_file_or_its_owner_says_needs_no_consent(
     receipt = import_file(an_installation(tmp_path), path, licenses=said).receipt
 
     assert (receipt.licenses, receipt.accepted) == (("llama2",), ())
+
+
+def test_nobody_talks_a_known_model_out_of_its_licences(tmp_path: Path) -> None:
+    content = small_llama().build()
+    installation = knowing(tmp_path, f'F32 = {{ sha256 = "{digest(content)}" }}')
+    (tmp_path / "a.gguf").write_bytes(content)
+
+    stored = import_file(
+        installation, tmp_path / "a.gguf", name="mine", licenses=["apache-2.0"]
+    )
+
+    assert stored.receipt.model == "mine"
+    assert stored.receipt.licenses == ("llama2", "apache-2.0")
+    notice = (stored.path.parent / "NOTICE").read_text()
+    assert "Copyright (c) Meta Platforms, Inc. All Rights Reserved." in notice
+    assert "(apache-2.0)" in notice

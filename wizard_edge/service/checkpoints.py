@@ -79,8 +79,9 @@ def find_checkpoint(
     hub's cache, else by its own name; a repository of the hub by its id. What goes by
     the name of a registered model is taken for it; any other is unknown: its template
     and its licences are those that were given, or nobody's. Weights from a repository
-    the registry knows stay under its licences by whatever name. A licence the registry
-    does not have is taken as it is, with a warning in the log.
+    the registry knows stay under its licences by whatever name, and what is given comes
+    on top. A licence the registry does not have is taken as it is, with a warning in
+    the log.
     Raises: UnknownModel, UnknownQuant, MissingFile; UsageError for an unknown
     template, a name that cannot be a model's, a base that is not asked for, or for
     keeping what is not fetched;
@@ -97,14 +98,10 @@ def find_checkpoint(
     if request.template is not None:
         facts = replace(facts, template=find_template(request.template).id)
     terms = _terms(installation, request, spec, facts.origin)
-    if not facts.licenses:
-        known = _registered_by(installation, facts.origin.repo)
-        own = terms_of(known, installation.registry).licenses if known else ()
-        facts = replace(facts, licenses=own)
-    if request.licenses:
-        facts = replace(
-            facts, licenses=recorded_licenses(installation, request.licenses)
-        )
+    said = recorded_licenses(installation, request.licenses)
+    every = (*facts.licenses, *terms.licenses, *said)
+    licenses = {license.id: license for license in every}
+    facts = replace(facts, licenses=tuple(licenses.values()))
     base = _find_base(request, spec, facts.origin)
     if base is not None:
         facts = replace(facts, origin=replace(facts.origin, base=_base_name(base)))

@@ -58,12 +58,17 @@ class Said:
     licenses: tuple[str, ...] | None = None
 
     def over(self, identity: Identity) -> Identity:
-        """Return the identity with what was said laid over it."""
+        """Return the identity with what was said laid over it.
+
+        Nobody talks a model out of the licences that the registry knows it by.
+        """
+        said = self.licenses or identity.licenses
+        known = identity.licenses if identity.spec else ()
         return replace(
             identity,
             name=self.name or identity.name,
             template=self.template or identity.template,
-            licenses=self.licenses or identity.licenses,
+            licenses=tuple(dict.fromkeys((*known, *said))),
         )
 
 
@@ -82,7 +87,8 @@ def import_file(
 
     A split model is given by its first part and stays split; pieces of a file are
     given by any one of them and are joined. What the options say goes over what the
-    registry knows, that over the receipt beside it, and that over the file itself.
+    registry knows, that over the receipt beside it, and that over the file itself;
+    but licences of a model that the registry knows stay, and others come on top.
     Raises: as `find_candidate` and `bring_in`.
     """
     return bring_in(
