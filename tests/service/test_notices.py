@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.gguf_files import small_llama, u32
 from tests.hub.content import repository
 from tests.hub.faults import Fault
 from tests.hub.server import LoopbackHub
 from tests.service.fakes import a_checkpoint, an_installation, stored, tree
+from tests.service.test_imports import digest, knowing
 from wizard_edge.conversion import HubWeights
 from wizard_edge.hub import Hub, Patience
-from wizard_edge.licenses import Terms, terms_of
+from wizard_edge.licenses import Terms, terms_named, terms_of
 from wizard_edge.names import CommitId, ModelName, RelPath, RepoId, Sha256
 from wizard_edge.receipts import Check, CheckedFile, Origin, Receipt, StoredFile
 from wizard_edge.registry import Registry
+from wizard_edge.service.imports import import_file
+from wizard_edge.service.installation import Installation
 from wizard_edge.service.models import plan_removal, remove
 from wizard_edge.service.notices import (
     MAX_FILES,
@@ -139,6 +144,67 @@ def test_texts_leave_with_the_last_variant(tmp_path: Path) -> None:
     assert (path.parent / "NOTICE.original").read_text() == "text of Notice"
     remove(installation, plan_removal(installation, ["model"]))
     assert tree(installation.home.models) == []
+
+
+def a_mixed_model(tmp_path: Path) -> tuple[Installation, Path]:
+    """Import one quant under Llama 2, and another under Apache 2.0."""
+    installation = an_installation(tmp_path)
+    for kind, license in ((7, "llama2"), (15, "apache-2.0")):
+        model = small_llama().set("general.file_type", u32(kind))
+        path = model.write(tmp_path / "m.gguf")
+        path = import_file(installation, path, licenses=[license]).path
+    return installation, path.parent / "NOTICE"
+
+
+def test_another_variant_takes_no_terms_away(tmp_path: Path) -> None:
+    _, notice = a_mixed_model(tmp_path)
+
+    text = notice.read_text()
+
+    assert text.startswith(f"m\n\n{LLAMA_LINE}\n\n")
+    assert "(apache-2.0)\n" in text
+    assert "(llama2)\n" in text
+
+
+def test_what_was_said_of_a_variant_leaves_with_it(tmp_path: Path) -> None:
+    installation, notice = a_mixed_model(tmp_path)
+
+    remove(installation, plan_removal(installation, ["m:Q8_0"]))
+
+    text = notice.read_text()
+    [receipt] = [item.receipt for item in installation.store.installed()]
+    terms = terms_named(["apache-2.0"], installation.registry)
+    assert text.encode() == texts_for(terms, "m", [receipt])[RelPath("NOTICE")]
+
+
+def test_the_conflict_of_a_kept_variant_stays(tmp_path: Path) -> None:
+    """What the registry knows by its bytes alone has its conflict in the NOTICE."""
+    content = small_llama().build()
+    installation = knowing(tmp_path, f'F32 = {{ sha256 = "{digest(content)}" }}')
+    table = installation.config_dir / "models.toml"
+    said = 'licenses = ["llama2"]\nlicense_conflict = "two licences are named"'
+    table.write_text(table.read_text().replace('licenses = ["llama2"]', said))
+    installation = replace(installation)
+    (tmp_path / "a.gguf").write_bytes(content)
+    import_file(installation, tmp_path / "a.gguf", name="mine")
+    model = small_llama(width=16).set("general.file_type", u32(7))
+    other = model.write(tmp_path / "b.gguf")
+
+    path = import_file(installation, other, name="mine").path
+
+    text = (path.parent / "NOTICE").read_text()
+    assert "\nconflict: two licences are named\n" in text
+
+
+def test_a_notice_stays_beside_a_receipt_that_cannot_be_read(tmp_path: Path) -> None:
+    installation, notice = a_mixed_model(tmp_path)
+    removal = plan_removal(installation, ["m:Q8_0"])
+    (notice.parent / "m.Q4_K_M.gguf.json").write_text("{")
+    before = notice.read_text()
+
+    remove(installation, removal)
+
+    assert notice.read_text() == before
 
 
 def texts_in(folder: Path) -> list[str]:

@@ -194,9 +194,16 @@ def plan_removal(installation: Installation, refs: Sequence[str]) -> Removal:
 def remove(installation: Installation, removal: Removal) -> int:
     """Delete what was planned, receipts first; return the bytes freed.
 
+    The NOTICE beside a model of which variants are left says no more of the others.
     Raises: Refused for a file that is in use or may not be deleted.
     """
-    return sum(map(installation.store.remove, removal.variants))
+    # It knows the registry, which `list` has no use for.
+    from wizard_edge.service.notices import renew_notice
+
+    freed = sum(map(installation.store.remove, removal.variants))
+    for name in {ModelName.parse(item.folder.name) for item in removal.variants}:
+        renew_notice(installation, name)
+    return freed
 
 
 def installed_model(item: Installed) -> InstalledModel:

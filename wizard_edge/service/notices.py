@@ -7,20 +7,24 @@ if they lie there; a text that cannot be had is logged, and stops nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wizard_edge.conversion import HubWeights, Weights
 from wizard_edge.errors import UnknownModel, WizardEdgeError
-from wizard_edge.files import open_regular
-from wizard_edge.licenses import Terms, summary
-from wizard_edge.names import RelPath
+from wizard_edge.files import open_regular, write_atomically
+from wizard_edge.licenses import Terms, summary, terms_named, terms_of
+from wizard_edge.models import ModelSpec
+from wizard_edge.names import ModelName, RelPath
 from wizard_edge.receipts import Origin, Receipt
 from wizard_edge.service.installation import Installation
+from wizard_edge.store import Damaged
 
 if TYPE_CHECKING:
     from wizard_edge.hub import Hub, Repository
@@ -49,7 +53,8 @@ def texts_beside(
 ) -> Mapping[RelPath, bytes]:
     """Write the NOTICE for a model that gets another variant, by its receipt.
 
-    The variants that are in the store already keep their paragraph in it.
+    The variants that are in the store already keep their paragraph in it, and the
+    terms they are under.
     """
     try:
         others = installation.store.variants(receipt.model)
@@ -58,7 +63,37 @@ def texts_beside(
         others = []
     kept = [item.receipt for item in others if item.receipt.quant != receipt.quant]
     receipts = sorted([*kept, receipt], key=lambda item: item.quant)
-    return texts_for(terms, title, receipts)
+    return texts_for(_with_terms_of(installation, kept, terms), title, receipts)
+
+
+def renew_notice(installation: Installation, name: ModelName) -> None:
+    """Write the NOTICE of a model anew, by the variants that are left of it.
+
+    There has to be one. It stays as it is beside a receipt that cannot be read, since
+    nobody knows which lines are that one's; and where it cannot be written, which is
+    logged.
+    """
+    store = installation.store
+    folder = store.home.model(name)
+    if not (folder / NOTICE).is_file():
+        return
+    try:
+        with store.changing(name):
+            receipts = []
+            for item in store.contents(name):
+                if isinstance(item, Damaged):
+                    return
+                receipts.append(item.receipt)
+            if receipts:
+                receipts.sort(key=lambda item: item.quant)
+                spec = _spec_of(installation, receipts[0])
+                terms = terms_of(spec, installation.registry) if spec else Terms(())
+                terms = _with_terms_of(installation, receipts, terms)
+                title = _title(folder / NOTICE) or (spec.title if spec else name)
+                for text in texts_for(terms, title, receipts).values():
+                    write_atomically(folder / NOTICE, text)
+    except (WizardEdgeError, OSError) as err:
+        _logger.warning("the NOTICE of %s stays as it was: %s", name, err)
 
 
 def texts_for(
@@ -111,6 +146,42 @@ def exported_texts(folder: Path) -> Mapping[RelPath, bytes]:
     machine. What cannot be read is logged and left out.
     """
     return _in_folder(folder, _chosen_of_export)
+
+
+def _with_terms_of(
+    installation: Installation, receipts: Sequence[Receipt], terms: Terms
+) -> Terms:
+    """Add the terms of other variants: what each obliges to travels with all."""
+    ids = [id for receipt in receipts for id in receipt.licenses]
+    theirs = terms_named(ids, installation.registry).licenses
+    licenses = {license.id: license for license in (*theirs, *terms.licenses)}
+    order = dict.fromkeys((*terms.ids, *licenses))
+    specs = [_spec_of(installation, receipt) for receipt in receipts]
+    conflicts = [terms.conflict, *(spec.license_conflict for spec in specs if spec)]
+    return replace(
+        terms,
+        licenses=tuple(licenses[id] for id in order),
+        conflict="; ".join(dict.fromkeys(filter(None, conflicts))),
+    )
+
+
+def _spec_of(installation: Installation, receipt: Receipt) -> ModelSpec | None:
+    """Find what the registry knows of a variant, by its name or else by its bytes."""
+    with contextlib.suppress(UnknownModel):
+        return installation.registry.find(receipt.model)
+    ours = {file.sha256 for file in receipt.files}
+    for spec in installation.registry:
+        for variant in spec.variants:
+            if ours & {file.sha256 for file in variant.files}:
+                return spec
+    return None
+
+
+def _title(path: Path) -> str:
+    """Read what a NOTICE of ours calls its model, empty where it does not say."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        line = file.readline(MAX_SIZE).decode("utf-8", "replace").strip()
+    return line if line.isprintable() else ""
 
 
 def _paragraphs(terms: Terms, title: str, receipts: Sequence[Receipt]) -> Iterator[str]:
