@@ -260,6 +260,31 @@ def test_what_is_here_is_not_opened_for_commercial_use(
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "setting", "hint"),
+    [
+        ([], True, "the setting 'commercial' is on: wizard-edge config commercial"),
+        (["--commercial"], False, "leave out --commercial\n"),
+    ],
+    ids=["setting", "option"],
+)
+def test_run_tells_what_it_was_that_refused(
+    cli: Cli,
+    installed: Callable[..., Installed],
+    words: list[str],
+    setting: bool,
+    hint: str,
+) -> None:
+    installed("wizardlm-13b-v1.1", "F32")
+    if setting:
+        cli("config", "commercial", "true")
+
+    result = cli("run", "wizardlm-13b-v1.1", "Hi", *words)
+
+    assert result.exit_code == 5
+    assert f"\nhint: {hint}" in result.stderr
+
+
 def test_a_file_is_asked_itself(cli: Cli, tmp_path: Path) -> None:
     research = small_llama().set(KEY_LICENSES, string("llama-1"))
     research.write(tmp_path / "a.gguf")

@@ -137,7 +137,9 @@ def open_chat(
     installation = installation or open_installation(os.environ)
     chosen = (settings or Settings()).over(installation.settings)
     target = find_target(installation, ref)
-    refuse_target(installation, target, commercial=chosen.commercial)
+    # The setting alone is left to it, so that the hint names what was said where.
+    said = settings.commercial if settings else None
+    refuse_target(installation, target, commercial=said)
     chosen_template = choose_template(target, template)
     sampling = sampling_from(
         chosen, replace(target.sampling, grammar=grammar, json_schema=json_schema)
