@@ -91,3 +91,28 @@ def test_nobody_talks_a_known_model_out_of_its_licences(tmp_path: Path) -> None:
     notice = (stored.path.parent / "NOTICE").read_text()
     assert "Copyright (c) Meta Platforms, Inc. All Rights Reserved." in notice
     assert "(apache-2.0)" in notice
+
+
+@pytest.mark.parametrize("by", ["option", "setting"])
+def test_what_is_there_already_is_refused_for_commercial_use_too(
+    tmp_path: Path, by: str
+) -> None:
+    path = small_llama().write(tmp_path / "m.gguf")
+    import_file(an_installation(tmp_path), path, licenses=["wizardlm-nc"])
+    environ = {"WIZARD_EDGE_COMMERCIAL": "yes"} if by == "setting" else {}
+    option = True if by == "option" else None
+
+    with pytest.raises(Refused, match="wizardlm-nc: commercial use not allowed"):
+        import_file(an_installation(tmp_path, **environ), path, commercial=option)
+
+
+def test_what_a_receipt_adds_to_the_registry_counts_for_commercial_use(
+    tmp_path: Path,
+) -> None:
+    installation = knowing(tmp_path)
+    path = small_llama().write(tmp_path / "Wizard-7B.F32.gguf")
+
+    with pytest.raises(Refused, match="wizardlm-nc: commercial use not allowed"):
+        import_file(installation, path, licenses=["wizardlm-nc"], commercial=True)
+
+    assert tree(installation.home.models) == []

@@ -118,6 +118,7 @@ def _import(
             licenses=wish.licenses,
             how=how,
             consent=asking(app, accept, commercial=commercial),
+            commercial=commercial,
             progress=progress,
         )
     show_stored(app.output, [stored])
@@ -134,6 +135,7 @@ def _adopt(
             _user(app),
             wish,
             consent=asking(app, accept, commercial=commercial),
+            commercial=commercial,
             progress=progress,
         )
     show_stored(app.output, adoption.stored)

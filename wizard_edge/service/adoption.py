@@ -115,6 +115,7 @@ def adopt(
     wish: Wish,
     *,
     consent: Consent | None = None,
+    commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Adoption:
     """Bring models of other programs in, by link unless something else is wished.
@@ -148,6 +149,7 @@ def adopt(
                     licenses=wish.licenses,
                     how=wish.how,
                     consent=consent,
+                    commercial=commercial,
                     progress=progress,
                 )
             )

@@ -16,7 +16,7 @@ from wizard_edge.gguf import read_header
 from wizard_edge.ledger import Entry, How, Ledger
 from wizard_edge.licenses import COMMERCIAL_USE, Terms, summary_sha256, terms_named
 from wizard_edge.models import License
-from wizard_edge.receipts import Acceptance
+from wizard_edge.receipts import Acceptance, Receipt
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.targets import Target
 
@@ -141,6 +141,18 @@ def refuse_target(
         refuse_unfit(installation, terms, commercial=commercial)
 
 
+def refuse_receipt(
+    installation: Installation, receipt: Receipt, *, commercial: bool | None = None
+) -> None:
+    """Refuse an installed model by its receipt, as `refuse_target` does.
+
+    Raises: Refused.
+    """
+    if wants_commercial(installation, commercial):
+        terms = _terms_of_receipt(installation, receipt)
+        refuse_unfit(installation, terms, commercial=commercial)
+
+
 def refuse_file(
     installation: Installation, path: Path, *, commercial: bool | None = None
 ) -> None:
@@ -169,10 +181,14 @@ def _acceptances(installation: Installation, terms: Terms) -> tuple[Acceptance, 
 
 
 def _terms_of_target(installation: Installation, target: Target) -> Terms:
-    registry = installation.registry
     if target.installed is None:
-        return terms_named(read_header(target.path).licenses, registry)
-    receipt = target.installed.receipt
+        header = read_header(target.path)
+        return terms_named(header.licenses, installation.registry)
+    return _terms_of_receipt(installation, target.installed.receipt)
+
+
+def _terms_of_receipt(installation: Installation, receipt: Receipt) -> Terms:
+    registry = installation.registry
     ids = list(receipt.licenses)
     with contextlib.suppress(UnknownModel):
         ids += registry.find(receipt.model).licenses

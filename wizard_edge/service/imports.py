@@ -20,7 +20,7 @@ from wizard_edge.receipts import Acceptance, Piece, Receipt, StoredFile
 from wizard_edge.service.candidates import Candidate, find_candidate
 from wizard_edge.service.cards import file_facts
 from wizard_edge.service.checkpoints import recorded_licenses
-from wizard_edge.service.consent import Consent, require
+from wizard_edge.service.consent import Consent, refuse_receipt, refuse_unfit, require
 from wizard_edge.service.identities import (
     Identity,
     identify,
@@ -81,6 +81,7 @@ def import_file(
     licenses: Sequence[str] = (),
     how: How = How.COPY,
     consent: Consent | None = None,
+    commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Stored:
     """Bring a GGUF file, pieces of one, or an exported folder in, the receipt last.
@@ -99,6 +100,7 @@ def import_file(
         licenses=licenses,
         how=how,
         consent=consent,
+        commercial=commercial,
         progress=progress,
     )
 
@@ -112,19 +114,28 @@ def bring_in(
     licenses: Sequence[str] = (),
     how: How = How.COPY,
     consent: Consent | None = None,
+    commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Stored:
     """Make a candidate an installed model; the same one twice is there already.
 
     `consent` is asked for the terms of what the registry knows, before a byte is read
     where the name tells; without it only what was accepted before comes in.
+    `commercial` is as in `refuse_unfit`, and holds for what is there already too.
     Events: `import` in bytes.
     Raises: UsageError for another file that is installed in that quant, an unknown
     template or a name that does not fit; CannotConvert for one called like a
     registered model of another shape; Corrupt, NotEnough; Refused, for terms that
     nobody accepted too; as `take`.
     """
-    consent = consent or partial(require, installation)
+    consent = consent or partial(require, installation, commercial=commercial)
+    same = partial(_same, installation, candidate, commercial=commercial)
+
+    def agree(identity: Identity) -> tuple[Acceptance, ...]:
+        named = terms_named(identity.licenses, installation.registry)
+        refuse_unfit(installation, named, commercial=commercial)
+        return consent(terms_to_accept(installation, identity))
+
     guess = identify(installation, candidate, name)
     ids = [license.id for license in recorded_licenses(installation, licenses)]
     said = Said(
@@ -136,24 +147,23 @@ def bring_in(
     advance = _counting(candidate, progress)
     there = present(installation, wanted.name, wanted.quant)
     if there is not None:
-        return _same(installation, candidate, there, advance)
+        return same(there, advance)
     if how is How.COPY:
         check_room(installation, candidate)
     if guess.spec is not None:
-        consent(terms_to_accept(installation, guess))
+        agree(wanted)
     with contextlib.ExitStack() as opened:
         opened.enter_context(alone(installation, *keys(candidate)))
         there = present(installation, wanted.name, wanted.quant)
         if there is not None:
-            return _same(installation, candidate, there, advance)
+            return same(there, advance)
         files = _file_names(candidate, wanted)
         installation.store.check_places(wanted.name, files, given=_paths(candidate))
         slots = open_slots(installation, candidate, wanted.name, files, how, opened)
         taken = take_all(candidate, slots, how, advance)
         known = recognise(installation, candidate, taken)
         identity = said.over(_with_pieces(known, guess)) if known else wanted
-        accepted = consent(terms_to_accept(installation, identity))
-        return _install(installation, candidate, identity, taken, accepted)
+        return _install(installation, candidate, identity, taken, agree(identity))
 
 
 def _same(
@@ -161,9 +171,12 @@ def _same(
     candidate: Candidate,
     there: Installed,
     advance: Callable[[int], None],
+    *,
+    commercial: bool | None,
 ) -> Stored:
-    """See that what is installed is the candidate. Raises: UsageError."""
+    """See that what is installed is the candidate. Raises: UsageError, Refused."""
     receipt = there.receipt
+    refuse_receipt(installation, receipt, commercial=commercial)
     given = candidate.files
     if [file.size for file in given] == [file.size for file in receipt.files]:
         found = [file.sha256 or hash_given(file, advance) for file in given]
