@@ -74,3 +74,17 @@ def test_failures_have_their_codes(
     assert cli("export", "tiny", "stick/tiny.F32.gguf").exit_code == 5
     model.path.write_bytes(bytes(SIZE))
     assert cli("export", "tiny", "other").exit_code == 6
+
+
+def test_a_model_that_is_not_free_for_commercial_use_is_refused(
+    cli: Cli, installed: Callable[..., Installed], tmp_path: Path
+) -> None:
+    installed("wizardlm-13b-v1.1")
+
+    result = cli("export", "wizardlm-13b-v1.1", "stick", "--commercial")
+
+    assert result.exit_code == 5
+    assert result.stderr == (
+        "error: wizardlm-nc: commercial use not allowed\nhint: leave out --commercial\n"
+    )
+    assert not (tmp_path / "stick").exists()

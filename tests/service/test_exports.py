@@ -25,6 +25,7 @@ from wizard_edge.errors import (
     MissingFile,
     NotEnough,
     NotFound,
+    Refused,
     UnknownModel,
     UsageError,
     WizardEdgeError,
@@ -372,6 +373,22 @@ def test_what_is_not_installed_cannot_go_out(tmp_path: Path) -> None:
     for ref, error in refs.items():
         with pytest.raises(error):
             export_model(installation, ref, tmp_path / "stick")
+    assert not (tmp_path / "stick").exists()
+
+
+@pytest.mark.parametrize("by", ["option", "setting"])
+def test_what_is_not_free_for_commercial_use_stays_here(
+    by: str, tmp_path: Path
+) -> None:
+    a_model(tmp_path)
+    environ = {"WIZARD_EDGE_COMMERCIAL": "yes"} if by == "setting" else {}
+    option = True if by == "option" else None
+    installation = an_installation(tmp_path, **environ)
+
+    with pytest.raises(Refused) as caught:
+        export_model(installation, "carried", tmp_path / "stick", commercial=option)
+
+    assert caught.value.message == "own: commercial use unclear, take it as no"
     assert not (tmp_path / "stick").exists()
 
 

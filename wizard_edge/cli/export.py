@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
-from wizard_edge.cli._options import complete_installed, overwrite_option
+from wizard_edge.cli._options import (
+    commercial_option,
+    complete_installed,
+    overwrite_option,
+)
 from wizard_edge.cli._recipes import read_size
 from wizard_edge.units import format_bytes
 
@@ -33,10 +37,16 @@ together again. The same command goes on where an interrupted one ended.
     help="Cut into files of SIZE, such as 4G (default: do not)",
 )
 @overwrite_option
+@commercial_option
 @json_option
 @pass_app
 def command(
-    app: App, model: str, folder: Path, split: int | None, overwrite: bool
+    app: App,
+    model: str,
+    folder: Path,
+    split: int | None,
+    overwrite: bool,
+    commercial: bool | None,
 ) -> None:
     from wizard_edge.service.exports import export_model
 
@@ -47,6 +57,7 @@ def command(
             folder,
             split=split,
             overwrite=overwrite,
+            commercial=commercial,
             progress=progress,
         )
     _show(app, exported)

@@ -31,6 +31,7 @@ from wizard_edge.paths import place
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.receipts import Receipt
 from wizard_edge.refs import ModelRef, RegistryRef
+from wizard_edge.service.consent import refuse_receipt
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.models import resolve
 from wizard_edge.service.sections import DamagedSource, Section, Source, plan_sections
@@ -71,17 +72,20 @@ def export_model(
     *,
     split: int | None = None,
     overwrite: bool = False,
+    commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Exported:
     """Write an installed model to a folder, which is made; `SHA256SUMS` comes last.
 
     `split` is the most bytes that a file may have. What else lies in the folder stays.
+    `commercial` is as in `refuse_unfit`.
     Events: `export` in bytes.
     Raises: UnknownModel, NotFound for what is not installed; Corrupt for a model that
     is not what its receipt says, of which nothing is left; UsageError for a file that
     is there and different, without `overwrite`; NotEnough; Refused, Busy.
     """
     installed = _find(installation, ref)
+    refuse_receipt(installation, installed.receipt, commercial=commercial)
     if problem := installed.problem():
         raise _damaged(installed, problem)
     receipt = installed.receipt
