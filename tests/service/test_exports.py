@@ -346,6 +346,20 @@ def test_a_disk_that_is_full_is_told_before_the_first_byte(
     assert not (tmp_path / "stick").exists()
 
 
+def test_a_failed_export_takes_away_the_folders_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation = a_model(tmp_path)
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr("wizard_edge.part_files.free_disk", lambda path: SIZE)
+
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "new" / "deep"):
+        with pytest.raises(NotEnough):
+            export_model(installation, "carried", folder)
+
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
 def test_one_export_at_a_time_into_a_folder(tmp_path: Path) -> None:
     installation = a_model(tmp_path)
     folder = tmp_path / "stick"

@@ -146,14 +146,16 @@ def _texts(installation: Installation, installed: Installed) -> dict[RelPath, by
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """Make a folder, and take it away again if it stays empty."""
+    """Make a folder if it is not there, and take away again what stays empty."""
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            for path in new:
+                path.rmdir()
 
 
 def _refuse_others(
