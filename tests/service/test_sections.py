@@ -33,7 +33,10 @@ def test_pieces_follow_each_other() -> None:
     ]
 
 
-@pytest.mark.parametrize(("size", "split"), [(25, None), (25, 25), (25, 26), (0, 10)])
+@pytest.mark.parametrize(
+    ("size", "split"),
+    [(25, None), (25, 25), (25, 26), (0, 10), (5 * GIB, 5 * GIB), (5 * GIB, 10 * GIB)],
+)
 def test_what_fits_stays_whole(size: int, split: int | None) -> None:
     assert cut(size, split) == [("m.gguf", 0, size)]
 

@@ -49,10 +49,10 @@ def plan_sections(file: StoredFile, split: int | None) -> list[Section]:
     Exactly 4 GiB are taken for the limit of FAT32, a byte less.
     Raises: UsageError for a size that makes more than 999 pieces.
     """
-    if split is None or file.size <= min(split, FAT32_LIMIT):
-        return [Section(file.name, 0, file.size)]
     if split == FAT32_LIMIT + 1:
         split = FAT32_LIMIT
+    if split is None or file.size <= split:
+        return [Section(file.name, 0, file.size)]
     count = -(-file.size // split)
     if count > _MAX_PIECES:
         raise UsageError(
