@@ -305,6 +305,26 @@ def test_two_quants_share_a_folder(tmp_path: Path) -> None:
     assert import_file(home, folder / "carried.F32.gguf").receipt.quant == "F32"
 
 
+def test_texts_that_changed_since_another_quant_are_written_again(
+    tmp_path: Path,
+) -> None:
+    installation = a_model(tmp_path)
+    folder = tmp_path / "stick"
+    export_model(installation, "carried", folder)
+    # An import adds its variant to the NOTICE.
+    small_llama(width=16).write(tmp_path / "other.gguf")
+    second = import_file(installation, tmp_path / "other.gguf", name="carried")
+    (second.path.parent / "LICENSE.txt").write_text("a longer licence\n")
+
+    export_model(installation, "carried:F32", folder)
+
+    assert (folder / "NOTICE").read_text() != "notice\n"
+    assert (folder / "LICENSE.txt").read_text() == "a longer licence\n"
+    sums = read_checksums(folder).files
+    assert sums == hashes(folder)
+    assert {NAME, "carried.F32.gguf"} < set(sums)
+
+
 def test_another_model_needs_a_folder_of_its_own(tmp_path: Path) -> None:
     """Each has a NOTICE, and neither speaks for the other."""
     installation = a_model(tmp_path)

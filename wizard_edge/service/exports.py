@@ -15,9 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wizard_edge.checksums import FILE, Checksums, read_checksums
-from wizard_edge.errors import Corrupt, Interrupted, NotFound, UnknownModel, UsageError
+from wizard_edge.errors import (
+    ConfigError,
+    Corrupt,
+    Interrupted,
+    NotFound,
+    UnknownModel,
+    UsageError,
+)
 from wizard_edge.files import (
     TEMP_SUFFIX,
+    entries,
     open_regular,
     sync_folder,
     translated,
@@ -29,7 +37,8 @@ from wizard_edge.names import ModelName, RelPath, Sha256
 from wizard_edge.part_files import check_space
 from wizard_edge.paths import place
 from wizard_edge.progress import Progress, ProgressEvent, silent
-from wizard_edge.receipts import Receipt
+from wizard_edge.receipts import SUFFIX as RECEIPT_SUFFIX
+from wizard_edge.receipts import Receipt, parse_receipt
 from wizard_edge.refs import ModelRef, RegistryRef
 from wizard_edge.service.consent import refuse_receipt
 from wizard_edge.service.installation import Installation
@@ -41,6 +50,7 @@ __all__ = ["Exported", "ExportedFile", "export_model"]
 
 STAGE = "export"
 
+_RECEIPTS = f".gguf{RECEIPT_SUFFIX}"
 _LOCK = RelPath.parse("wizard-edge-export.lock")
 # A licence has 20 KB.
 _MAX_TEXT = 1 << 20
@@ -93,7 +103,8 @@ def export_model(
     folder = folder.expanduser().absolute()
     texts = _texts(installation, installed)
     with _made(folder), exclusive(place(folder, _LOCK)):
-        _refuse_others(folder, texts, planned, overwrite=overwrite)
+        if not overwrite:
+            _refuse_others(folder, receipt.model, texts, planned)
         _check_room(folder, planned)
         run = _Run(installed, folder, overwrite=overwrite, progress=progress)
         files = run.write(planned)
@@ -160,20 +171,37 @@ def _made(folder: Path) -> Iterator[None]:
 
 def _refuse_others(
     folder: Path,
+    model: ModelName,
     texts: Mapping[RelPath, bytes],
     planned: Sequence[Sequence[Section]],
-    *,
-    overwrite: bool,
 ) -> None:
     """Refuse what can be seen to be in the way before anything is written."""
     for section in _every(planned):
         path = place(folder, section.name)
-        if os.path.lexists(path) and _size(path) != section.size and not overwrite:
+        if os.path.lexists(path) and _size(path) != section.size:
             raise _in_the_way(path)
+    ours = _exported_before(folder, model)
     for name, text in texts.items():
         path = place(folder, name)
-        if os.path.lexists(path) and not overwrite and _content(path) != text:
-            raise _in_the_way(path)
+        if os.path.lexists(path):
+            there = _content(path)
+            if text != there and ours.get(name) != _hash(there):
+                raise _in_the_way(path)
+
+
+def _exported_before(folder: Path, model: ModelName) -> Mapping[RelPath, Sha256]:
+    """Return the hashes of what was exported, if that was all of the same model.
+
+    A text of it may be another by now: the `NOTICE` says what each variant is.
+    """
+    for path in entries(folder):
+        if path.name.endswith(_RECEIPTS) and path.is_file():
+            try:
+                if parse_receipt(path, _content(path)).model != model:
+                    return {}
+            except (Corrupt, ConfigError):
+                return {}
+    return _sums_there(folder).files
 
 
 def _check_room(folder: Path, planned: Sequence[Sequence[Section]]) -> None:
@@ -285,16 +313,12 @@ def _write_text(folder: Path, name: RelPath, text: bytes) -> ExportedFile:
     kept = path.is_file() and _content(path) == text
     if not kept:
         write_atomically(path, text)
-    sha256 = Sha256.parse(hashlib.sha256(text).hexdigest())
-    return ExportedFile(name, len(text), sha256, kept)
+    return ExportedFile(name, len(text), _hash(text), kept)
 
 
 def _write_sums(folder: Path, files: Sequence[ExportedFile], receipt: Receipt) -> None:
     """Write SHA256SUMS; what it says of other files that are there stays in it."""
-    try:
-        before = read_checksums(folder)
-    except Corrupt:
-        before = Checksums()
+    before = _sums_there(folder)
     found = {file.name: file.sha256 for file in files}
     whole = {file.name: file.sha256 for file in receipt.files}
     kept = {
@@ -311,6 +335,17 @@ def _write_sums(folder: Path, files: Sequence[ExportedFile], receipt: Receipt) -
     path = place(folder, FILE)
     if not path.is_file() or _content(path) != sums:
         write_atomically(path, sums)
+
+
+def _sums_there(folder: Path) -> Checksums:
+    try:
+        return read_checksums(folder)
+    except Corrupt:
+        return Checksums()
+
+
+def _hash(content: bytes) -> Sha256:
+    return Sha256.parse(hashlib.sha256(content).hexdigest())
 
 
 def _unlink(paths: Iterable[Path]) -> None:
