@@ -395,6 +395,24 @@ def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
     assert tree(installed.folder) == ["notes.md"]
 
 
+def test_folders_called_like_texts_are_not_ours(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    installed = put(store, receipt_for(b"x"), b"x")
+    for name in ("LICENSES", "notices.0a1b2c3d.tmp"):
+        (installed.folder / name).mkdir()
+        (installed.folder / name / "mine").write_text("mine")
+    (installed.folder / "notes.tmp").write_text("mine")
+    (installed.folder / "LICENSE").symlink_to(tmp_path / "nowhere")
+    (installed.folder / "NOTICE.0a1b2c3d.tmp").write_text("half")
+
+    store.remove(installed)
+
+    assert tree(installed.folder) == [
+        *("LICENSES/mine", "notes.tmp", "notices.0a1b2c3d.tmp/mine")
+    ]
+    assert not (installed.folder / "LICENSE").is_symlink()
+
+
 def test_the_receipt_goes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,9 @@ from wizard_edge.files import (
     TEMP_SUFFIX,
     delete,
     entries,
+    is_file,
     is_link,
+    is_temp,
     move_into_place,
     sync_file,
     translated,
@@ -426,8 +428,7 @@ class Store:
         return sorted(
             entry
             for entry in entries(self.home.model(name))
-            if (entry.name.upper().startswith(_COMPANIONS) and not _of_variant(entry))
-            or entry.name.endswith(TEMP_SUFFIX)
+            if (_is_text(entry) and is_file(entry)) or is_temp(entry)
         )
 
     def remove(self, variant: Installed | Damaged) -> int:
@@ -497,9 +498,10 @@ def _patiently() -> None:
     """Wait on: whoever changes a model is done soon."""
 
 
-def _of_variant(path: Path) -> bool:
-    """Tell a file of a variant, whose model may be called `notice-7b`, from a text."""
-    return path.suffix in (".gguf", SUFFIX, *SIDE_SUFFIXES)
+def _is_text(path: Path) -> bool:
+    """Tell a text from a file of a variant, whose model may be called `notice-7b`."""
+    variant = path.suffix in (".gguf", SUFFIX, TEMP_SUFFIX, *SIDE_SUFFIXES)
+    return path.name.upper().startswith(_COMPANIONS) and not variant
 
 
 def _receipts(folder: Path) -> tuple[list[Installed], list[Damaged]]:

@@ -394,6 +394,19 @@ def test_one_export_at_a_time_into_a_folder(tmp_path: Path) -> None:
     assert tree(folder) == []
 
 
+def test_only_texts_that_are_files_go_along(tmp_path: Path) -> None:
+    installation = a_model(tmp_path)
+    [item] = installation.store.installed()
+    (item.folder / "LICENSES").mkdir()
+    (item.folder / "NOTICE.old").symlink_to(tmp_path / "nowhere")
+
+    done = export_model(installation, "carried", tmp_path / "stick")
+
+    assert [file.name for file in done.files] == [
+        *(NAME, "LICENSE.txt", "NOTICE", f"{NAME}.json")
+    ]
+
+
 def test_what_is_not_installed_cannot_go_out(tmp_path: Path) -> None:
     installation = a_model(tmp_path)
 

@@ -186,7 +186,7 @@ def test_half_written_files_are_removed(installation: Installation) -> None:
     put(item.folder, "small.Q8_0.gguf.json.0a1b2c3d.tmp", "NOTICE.0a1b2c3d.tmp")
     put(installation.home.licenses, "accepted.json", "accepted.json.0a1b2c3d.tmp")
     put(installation.home.licenses, "accepted.json.lock")
-    put(installation.home.models, "x.tmp")
+    put(installation.home.models, "x.0a1b2c3d.tmp")
 
     assert pruned(installation) == [
         "licenses/accepted.json",
@@ -194,6 +194,17 @@ def test_half_written_files_are_removed(installation: Installation) -> None:
         "models/small/small.Q8_0.gguf.chunks",
         "models/small/small.Q8_0.gguf.json",
     ]
+
+
+def test_what_only_sounds_half_written_stays(installation: Installation) -> None:
+    home = installation.home
+    item = install(installation.store, receipt_of())
+    for folder in (item.folder, home.models, home.licenses):
+        put(folder, "notes.tmp", "notes.0a1b2c3.tmp", "notes.0A1B2C3D.tmp")
+        put(folder / "work.tmp", "mine")
+        put(folder / "work.0a1b2c3d.tmp", "mine")
+
+    assert plan_pruning(installation).leftovers == ()
 
 
 def test_what_is_being_written_stays(installation: Installation) -> None:
@@ -268,12 +279,12 @@ def test_beside_a_damaged_receipt_nothing_is_taken_for_an_orphan(
     installation: Installation,
 ) -> None:
     item = install(installation.store, receipt_of())
-    put(item.folder, "other.gguf", "x.tmp")
+    put(item.folder, "other.gguf", "x.0a1b2c3d.tmp")
     item.receipt_path.write_bytes(b"{")
 
     plan = plan_pruning(installation)
 
-    assert found(plan, item.folder) == {"x.tmp": "temporary"}
+    assert found(plan, item.folder) == {"x.0a1b2c3d.tmp": "temporary"}
 
 
 def test_locks_of_the_dead_are_removed(installation: Installation) -> None:
@@ -286,7 +297,7 @@ def test_locks_of_the_dead_are_removed(installation: Installation) -> None:
 
 def test_folders_that_are_no_models_are_left_alone(installation: Installation) -> None:
     models = installation.home.models
-    put(models / "Has Space.gguf", "x.gguf", "x.tmp")
+    put(models / "Has Space.gguf", "x.gguf", "x.0a1b2c3d.tmp")
 
     assert plan_pruning(installation).leftovers == ()
 

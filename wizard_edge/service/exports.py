@@ -26,6 +26,7 @@ from wizard_edge.errors import (
 from wizard_edge.files import (
     TEMP_SUFFIX,
     entries,
+    is_temp,
     open_regular,
     sync_folder,
     translated,
@@ -150,7 +151,7 @@ def _texts(installation: Installation, installed: Installed) -> dict[RelPath, by
     texts = {
         RelPath.parse(path.name): _content(path)
         for path in installation.store.companions(name)
-        if RelPath.fits(path.name) and path.suffix != TEMP_SUFFIX
+        if RelPath.fits(path.name) and path.is_file() and not is_temp(path)
     }
     return {**texts, installed.receipt.file_name: installed.receipt.to_bytes()}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wizard_edge import ledger
 from wizard_edge.errors import UsageError
-from wizard_edge.files import TEMP_SUFFIX, delete, entries
+from wizard_edge.files import delete, entries, is_temp
 from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
 from wizard_edge.locking import Busy, exclusive, is_held
 from wizard_edge.names import ModelName
@@ -257,7 +257,7 @@ def _orphans(store: Store, name: ModelName) -> list[Leftover]:
         found += [
             _leftover(path, kind)
             for path in store.companions(name)
-            if path.suffix != TEMP_SUFFIX
+            if not is_temp(path)
         ]
     return found
 
@@ -266,7 +266,7 @@ def _stray(path: Path) -> list[Leftover]:
     """Say what a file is that lies among the folders of the models."""
     if path.is_dir() and not path.is_symlink():
         return []
-    if path.suffix == TEMP_SUFFIX:
+    if is_temp(path):
         return [_leftover(path, Kind.TEMPORARY)]
     if path.suffix == _MODEL_SUFFIX:
         return [_leftover(path, Kind.MODEL)]
@@ -275,9 +275,7 @@ def _stray(path: Path) -> list[Leftover]:
 
 def _temporary(folder: Path) -> list[Leftover]:
     return [
-        _leftover(path, Kind.TEMPORARY)
-        for path in entries(folder)
-        if path.suffix == TEMP_SUFFIX
+        _leftover(path, Kind.TEMPORARY) for path in entries(folder) if is_temp(path)
     ]
 
 
