@@ -559,7 +559,39 @@ def test_removing_waits_for_an_installer(
         monkeypatch.setattr(store_module, "sync_file", remove_meanwhile)
         put(store, receipt_for(b"new"), b"new")
 
-    assert locks[0][1] == set()
+    [(removal, done)] = locks
+    assert done == set()
+    with pytest.raises(NotFound, match="small:Q8_0 was removed or replaced meanwhile"):
+        removal.result()
+    assert tree(installed.folder) == ["small.Q8_0.gguf", "small.Q8_0.gguf.json"]
+    assert store.find(NAME).receipt == receipt_for(b"new")
+
+
+def test_a_damaged_variant_that_was_mended_meanwhile_stays(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    item = put(store, receipt_for(b"x"), b"x")
+    item.receipt_path.write_bytes(b"{")
+    [damaged] = store.contents(NAME)
+    put(store, receipt_for(b"x"), b"x")
+
+    with pytest.raises(NotFound) as caught:
+        store.remove(damaged)
+
+    assert caught.value.message == (
+        "small.Q8_0.gguf.json was removed or replaced meanwhile"
+    )
+    assert store.installed() == [item]
+
+
+def test_what_was_measured_meanwhile_keeps_nobody_from_removing(
+    tmp_path: Path,
+) -> None:
+    store = a_store(tmp_path)
+    item = put(store, receipt_for(b"x"), b"x")
+    store.amend(item, lambda r: replace(r, quality={"error": 0.5}))
+
+    store.remove(item)
+
     assert tree(tmp_path) == []
 
 

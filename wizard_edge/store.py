@@ -436,11 +436,14 @@ class Store:
 
         The last variant takes the model's licence texts and its folder along; a
         file that is not ours stays, and the folder with it.
-        Raises: Refused for a file that may not be deleted, as one that is open on
-        Windows: the receipt is gone then, and `prune` removes the rest.
+        Raises: NotFound where another has taken its place since it was found, Corrupt
+        where its receipt was damaged since; Refused for a file that may not be
+        deleted, as one that is open on Windows: the receipt is gone then, and `prune`
+        removes the rest.
         """
         name = ModelName.parse(variant.folder.name)
         with self.changing(name):
+            _check_found(variant)
             try:
                 freed = _delete_all(variant.parts)
             except Refused as err:
@@ -550,6 +553,19 @@ def _current(installed: Installed) -> Receipt:
     if receipt.files != installed.receipt.files:
         raise _replaced(installed)
     return receipt
+
+
+def _check_found(variant: Installed | Damaged) -> None:
+    """See that a variant is what it was when it was found. Raises: as `_current`."""
+    if isinstance(variant, Installed):
+        _current(variant)
+        return
+    _, damaged = _receipts(variant.folder)
+    if all(item.receipt_path != variant.receipt_path for item in damaged):
+        raise NotFound(
+            f"{variant.receipt_path.name} was removed or replaced meanwhile",
+            hint="'wizard-edge list' shows what is there",
+        )
 
 
 def _identity(receipt: Receipt) -> tuple[object, ...]:

@@ -195,7 +195,8 @@ def remove(installation: Installation, removal: Removal) -> int:
     """Delete what was planned, receipts first; return the bytes freed.
 
     The NOTICE beside a model of which variants are left says no more of the others.
-    Raises: Refused for a file that is in use or may not be deleted.
+    Raises: NotFound for a variant that was replaced since; Refused for a file that is
+    in use or may not be deleted.
     """
     # It knows the registry, which `list` has no use for.
     from wizard_edge.service.notices import renew_notice
