@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gguf_files import small_llama
 from tests.machines import LAPTOP, PI
 from tests.service.fakes import an_installation, stored
 from tests.tiled import Tiled
@@ -19,11 +20,14 @@ from wizard_edge.errors import (
     UsageError,
 )
 from wizard_edge.fitting import Candidate, Machine
+from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import GgmlType
 from wizard_edge.models import Shape
 from wizard_edge.progress import ProgressEvent
+from wizard_edge.service.cards import show
 from wizard_edge.service.choosing import all_candidates, choose_quant
 from wizard_edge.service.fit import fit, measure
+from wizard_edge.service.imports import import_file
 from wizard_edge.service.installation import Installation
 
 Kinds = list[GgmlType]
@@ -145,6 +149,60 @@ def test_a_model_outside_the_registry(
     assert [(item.quant, item.state) for item in model.variants] == [
         ("F32", "installed")
     ]
+
+
+def test_a_stored_model_goes_by_the_quant_of_its_receipt(
+    tmp_path: Path, measured: Callable[[Machine], object]
+) -> None:
+    """The header may name no type: the name of the file did."""
+    measured(LAPTOP)
+    installation = an_installation(tmp_path)
+    unnamed = small_llama().drop("general.file_type")
+    path = unnamed.write(tmp_path / "mine.Q4_K_M.gguf")
+    assert read_header(path).quant is None
+    import_file(installation, path, name="mine")
+
+    [model] = fit(installation, "mine").models
+
+    assert [item.quant for item in model.variants] == ["Q4_K_M"]
+
+
+def test_every_installed_variant_of_an_unknown_model_is_judged(
+    tmp_path: Path, measured: Callable[[Machine], object]
+) -> None:
+    measured(LAPTOP)
+    installation = an_installation(tmp_path)
+    for quant in ("Q4_K_M", "Q8_0", "F16"):
+        path = stored(installation, tmp_path / "mine", quant).path
+    # Its size is known from its receipt.
+    path.write_bytes(b"GGUF")
+
+    [model] = fit(installation, "mine").models
+    [one] = fit(installation, "mine:Q8_0").models
+
+    states = [(item.quant, item.state) for item in model.variants]
+    assert states == [(quant, "installed") for quant in ("F16", "Q8_0", "Q4_K_M")]
+    assert [item.quant for item in one.variants] == ["Q8_0"]
+
+
+@pytest.mark.parametrize("content", ['{"schema": 99}', "{"], ids=["future", "damaged"])
+def test_a_receipt_that_cannot_be_read_is_passed_over(
+    content: str,
+    tmp_path: Path,
+    measured: Callable[[Machine], object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    measured(LAPTOP)
+    installation = an_installation(tmp_path)
+    path = stored(installation, tmp_path / "WizardLM-13B-V1.2", "Q8_0").path
+    path.with_name(f"{path.name}.json").write_text(content)
+
+    models = fit(installation).models
+    card = show(installation, "13b")
+
+    assert len(models) == len(list(installation.registry))
+    assert card.installed == ()
+    assert f"{path.name}.json" in caplog.text
 
 
 def test_a_file_tells_its_own_types(

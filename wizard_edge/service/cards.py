@@ -26,6 +26,7 @@ from wizard_edge.service.installation import Installation
 from wizard_edge.service.models import (
     VariantEntry,
     last_used,
+    readable_variants,
     resolve,
     variant_entry,
 )
@@ -112,9 +113,10 @@ class ModelCard:
 def show(installation: Installation, ref: str) -> ModelCard:
     """Collect everything known about a model, a variant or a GGUF file.
 
-    With a quant, only that variant is described.
+    With a quant, only that variant is described. A receipt that cannot be read is
+    logged, and the rest is told.
     Raises: UnknownModel, UnknownQuant, MissingFile, HubError; Corrupt for a file
-    that is no GGUF or a receipt that cannot be read.
+    that is no GGUF, and where a receipt that cannot be read is all there is.
     """
     parsed = ModelRef.parse(ref)
     if isinstance(parsed, FileRef):
@@ -125,7 +127,7 @@ def show(installation: Installation, ref: str) -> ModelCard:
             hint="'wizard-edge list --all' shows the models that are known",
         )
     name, spec = resolve(installation, parsed)
-    found = installation.store.variants(name) if installation.store.knows(name) else []
+    found = readable_variants(installation, name)
     wanted = [item for item in found if parsed.quant in (None, item.receipt.quant)]
     if spec is not None:
         return _of_spec(installation, spec, parsed.quant, found, wanted)

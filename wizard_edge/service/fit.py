@@ -17,6 +17,7 @@ from wizard_edge.gguf_types import WEIGHT_TYPES, GgmlType
 from wizard_edge.hardware import Cores, Memory, find_cores, find_load, measure_bandwidth
 from wizard_edge.memory import KV_TYPES, Dimensions, copied_size, main_type
 from wizard_edge.models import ModelSpec
+from wizard_edge.names import ModelName
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.refs import FileRef, HubRef, ModelRef, RegistryRef
 from wizard_edge.service.choosing import (
@@ -27,7 +28,7 @@ from wizard_edge.service.choosing import (
     find_machine,
 )
 from wizard_edge.service.installation import Installation
-from wizard_edge.service.models import resolve
+from wizard_edge.service.models import readable_variants, resolve
 from wizard_edge.service.targets import find_target
 from wizard_edge.speed import SHARING, Kernels, read_by_tensors
 
@@ -250,9 +251,7 @@ def _questions(installation: Installation, ref: str | None) -> list[_Question]:
     assert isinstance(parsed, RegistryRef)
     name, spec = resolve(installation, parsed)
     if spec is None:
-        found = installation.store.find(name, parsed.quant)
-        question = _of_file(found.path)
-        return [replace(question, name=name, states={found.receipt.quant: "installed"})]
+        return [_of_installed(installation, name, parsed.quant)]
     return [_of_spec(installation, spec, parsed.quant)]
 
 
@@ -265,8 +264,7 @@ def _of_spec(
     states: dict[str, State] = {
         name: "ready" if name in ready else "converted" for name in candidates
     }
-    store = installation.store
-    for item in store.variants(spec.name) if store.knows(spec.name) else ():
+    for item in readable_variants(installation, spec.name):
         receipt = item.receipt
         candidates[receipt.quant] = _stored(receipt.quant, receipt.size, item.path)
         states[receipt.quant] = "installed"
@@ -277,6 +275,35 @@ def _of_spec(
     shape = Dimensions.of(spec.shape) if spec.shape else None
     return _Question(
         spec.name, spec, shape, tuple(candidates.values()), states, spec.context
+    )
+
+
+def _of_installed(
+    installation: Installation, name: ModelName, quant: str | None
+) -> _Question:
+    """Collect the variants of a model that only the store knows, by their receipts.
+
+    Raises: NotFound for a quant that is not installed; Corrupt, MissingFile where no
+    file can be read.
+    """
+    last = installation.store.find(name, quant)
+    found = readable_variants(installation, name) if quant is None else [last]
+    # Of two of one quant, the last installed counts.
+    by_quant = {item.receipt.quant: item for item in reversed(found)}
+    candidates = tuple(
+        _stored(each, item.receipt.size, item.path) for each, item in by_quant.items()
+    )
+    # What could be read says what it reads; the file to open first goes before.
+    whole = {item.quant for item in candidates if item.read is not None}
+    path = next((i.path for i in found if i.receipt.quant in whole), last.path)
+    header = read_parts(path)[0]
+    return _Question(
+        name=name,
+        spec=None,
+        dimensions=Dimensions.read(header),
+        candidates=candidates,
+        states=dict.fromkeys(by_quant, "installed"),
+        trained=header.context_length,
     )
 
 

@@ -8,6 +8,7 @@ Everything about a single model is in `service.cards`.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path, PurePath
@@ -24,6 +25,8 @@ from wizard_edge.store import Damaged, Installed
 if TYPE_CHECKING:
     from wizard_edge.fitting import Machine
     from wizard_edge.models import ModelSpec, Variant
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +278,20 @@ def find_variants(installation: Installation, text: str) -> list[Installed | Dam
         for item in store.variants(name)
         if item.receipt.quant == found.receipt.quant
     ]
+
+
+def readable_variants(installation: Installation, name: ModelName) -> list[Installed]:
+    """Return the variants of a model that can be read, the last installed first.
+
+    None where nothing is installed. A receipt that cannot be read is logged.
+    """
+    found: list[Installed] = []
+    for item in installation.store.contents(name):
+        if isinstance(item, Damaged):
+            _logger.warning("%s", item.error.message)
+        else:
+            found.append(item)
+    return sorted(found, key=lambda item: item.receipt.created, reverse=True)
 
 
 def resolve(
