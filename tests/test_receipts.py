@@ -132,8 +132,15 @@ def test_a_receipt_from_before_evaluations_is_read() -> None:
         {"size": 7, "repo": "somebody/model", "path": "a.gguf"},
         {"size": 6, "url": "https://example.org/a"},
         {"size": 7, "url": "https://example.org/\x1b[2J"},
+        {"size": 7, "url": "https://example.org/a b"},
+        {"size": 7, "url": "https://somebody:secret@example.org/a"},
+        {"size": 7, "url": "ftp://example.org/a"},
+        {"size": 7, "url": "--from"},
     ],
-    ids=["nowhere", "two places", "no revision", "another size", "escapes"],
+    ids=[
+        *("nowhere", "two places", "no revision", "another size", "escapes"),
+        *("blanks", "password", "ftp", "option"),
+    ],
 )
 def test_pieces_that_cannot_be_are_refused(piece: dict[str, object]) -> None:
     file = {"name": "a.gguf", "size": 7, "sha256": "0" * 64, "pieces": [piece]}

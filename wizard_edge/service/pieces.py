@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from wizard_edge.errors import Corrupt, NotFound, UnknownModel
@@ -51,7 +52,8 @@ def way_to_make_anew(installation: Installation, receipt: Receipt) -> str:
     first = receipt.files[0].pieces[0] if receipt.files[0].pieces else None
     known = _is_known(installation, receipt)
     if first is not None and not known:
-        source = first.url or f"hf:{first.repo}/{first.path}"
+        # A stranger may have written it, and it is to be copied into a shell.
+        source = shlex.quote(first.url or f"hf:{first.repo}/{first.path}")
         return f"{remove} && wizard-edge pull {source}"
     if first is not None or receipt.origin.kind == "bundled":
         return f"{remove} && wizard-edge pull {name}"
@@ -62,7 +64,8 @@ def way_to_make_anew(installation: Installation, receipt: Receipt) -> str:
         spec = installation.registry.find(receipt.model)
         return f"{remove} && {pull_command(spec, receipt.quant)}"
     if receipt.weights and receipt.origin.repo:
-        again = f"wizard-edge convert hf:{receipt.origin.repo} -q {receipt.quant}"
+        repo = shlex.quote(f"hf:{receipt.origin.repo}")
+        again = f"wizard-edge convert {repo} -q {receipt.quant}"
         return f"{again} --overwrite"
     return f"{remove} && wizard-edge pull {name}"
 

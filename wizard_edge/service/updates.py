@@ -7,6 +7,7 @@ cannot be reached is told beside the model, and nothing is changed.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -206,7 +207,7 @@ def _on_hub(
         yield Newer(
             Where.HUB,
             f"{place} is another file by now",
-            f"{remove} && wizard-edge pull {again}",
+            f"{remove} && wizard-edge pull {shlex.quote(again)}",
         )
 
 
@@ -222,7 +223,7 @@ def _of_addresses(asked: _Asked, receipt: Receipt) -> Iterator[Newer | None]:
         yield Newer(
             Where.HUB,
             f"{piece.url} is another file by now",
-            f"{remove} && wizard-edge pull {piece.url}",
+            f"{remove} && wizard-edge pull {shlex.quote(piece.url)}",
         )
 
 
