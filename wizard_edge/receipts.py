@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import inf
 from pathlib import Path
@@ -77,6 +77,9 @@ class Origin:
     revision: CommitId | None = None
     url: str | None = None
     base: str | None = None
+
+
+_Place = TypeVar("_Place", Piece, Origin)
 
 
 class Check(StrEnum):
@@ -170,11 +173,24 @@ class Receipt:
         """The hash of the file to open."""
         return self.files[0].sha256
 
+    def to_hand_out(self) -> Receipt:
+        """Return it with addresses that let nobody in: each without its query."""
+        files = tuple(
+            replace(file, pieces=tuple(map(_to_hand_out, file.pieces)))
+            for file in self.files
+        )
+        return replace(self, files=files, origin=_to_hand_out(self.origin))
+
     def to_bytes(self) -> bytes:
         """Write it as canonical JSON: the same receipt gives the same bytes."""
         table = {"schema": SCHEMA, **asdict(self)}
         text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False)
         return f"{text}\n".encode()
+
+
+def without_query(url: str) -> str:
+    """Return an address without what may be a secret in it: a token, a signature."""
+    return re.split("[?#]", url, maxsplit=1)[0]
 
 
 def parse_receipt(path: Path, content: bytes) -> Receipt:
@@ -212,6 +228,10 @@ def parse_receipt(path: Path, content: bytes) -> Receipt:
         weights=tuple(map(_parse_checked, table.optional_tables("weights"))),
         evaluated_on=_parse_evaluated_on(table.optional_table("evaluated_on")),
     )
+
+
+def _to_hand_out(place: _Place) -> _Place:
+    return place if place.url is None else replace(place, url=without_query(place.url))
 
 
 def _parse_files(table: _Table) -> tuple[StoredFile, ...]:

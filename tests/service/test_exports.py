@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from wizard_edge.errors import (
 from wizard_edge.gguf import DEFAULT_ALIGNMENT, align
 from wizard_edge.locking import Busy, exclusive
 from wizard_edge.progress import ProgressEvent
+from wizard_edge.receipts import Origin, Piece
 from wizard_edge.service.exports import export_model
 from wizard_edge.service.imports import import_file
 from wizard_edge.service.installation import Installation
@@ -117,6 +119,32 @@ def test_it_comes_in_again_as_it_was(split: int | None, tmp_path: Path) -> None:
     assert result.receipt == before.receipt
     sums = before.sums_path(before.receipt.files[0])
     assert (result.path.parent / sums.name).read_bytes() == sums.read_bytes()
+
+
+def test_a_signed_link_stays_here(tmp_path: Path) -> None:
+    """Neither the receipt nor the NOTICE hands a token out."""
+    signed = "https://example.org/m.gguf?X-Amz-Signature=secret#secret"
+    stick = tmp_path / "origin"
+    stick.mkdir()
+    small_llama().write(stick / "m.gguf")
+    [file] = a_receipt().files
+    receipt = a_receipt(
+        files=(replace(file, pieces=(Piece(SIZE, url=signed),)),),
+        origin=Origin("url", url=signed),
+    )
+    (stick / "m.gguf.json").write_bytes(receipt.to_bytes())
+    installation = an_installation(tmp_path)
+    before = import_file(installation, stick).receipt
+
+    folder = export_model(installation, "carried", tmp_path / "stick").folder
+
+    assert not any(b"secret" in text for text in content(folder).values())
+    assert b"from https://example.org/m.gguf\n" in content(folder)["NOTICE"]
+    after = import_file(an_installation(tmp_path / "other"), folder).receipt
+    assert after.origin == Origin("url", url="https://example.org/m.gguf")
+    assert after.files[0].pieces[0].url == "https://example.org/m.gguf"
+    # What is here can still be fetched again.
+    assert before.files[0].pieces[0].url == signed
 
 
 def test_texts_come_in_again_and_the_notice_is_written_anew(tmp_path: Path) -> None:

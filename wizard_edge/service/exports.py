@@ -153,7 +153,8 @@ def _texts(installation: Installation, installed: Installed) -> dict[RelPath, by
         for path in installation.store.companions(name)
         if RelPath.fits(path.name) and path.is_file() and not is_temp(path)
     }
-    return {**texts, installed.receipt.file_name: installed.receipt.to_bytes()}
+    receipt = installed.receipt.to_hand_out()
+    return {**texts, receipt.file_name: receipt.to_bytes()}
 
 
 @contextlib.contextmanager

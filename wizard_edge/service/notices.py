@@ -22,7 +22,7 @@ from wizard_edge.files import open_regular, write_atomically
 from wizard_edge.licenses import Terms, summary, terms_named, terms_of
 from wizard_edge.models import ModelSpec
 from wizard_edge.names import ModelName, RelPath
-from wizard_edge.receipts import Origin, Receipt
+from wizard_edge.receipts import Origin, Receipt, without_query
 from wizard_edge.service.installation import Installation
 from wizard_edge.store import Damaged
 
@@ -213,7 +213,8 @@ def _source(origin: Origin) -> str:
         return f"https://huggingface.co/{origin.repo}{revision}"
     if origin.kind == "bundled":
         return "the checkpoint that is a part of wizard-edge"
-    return origin.url or "a file of this machine"
+    # A signed link is a key, and this goes wherever the model goes.
+    return without_query(origin.url) if origin.url else "a file of this machine"
 
 
 def _chosen(names: Iterable[str]) -> list[tuple[RelPath, RelPath]]:
