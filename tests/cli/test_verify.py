@@ -149,10 +149,11 @@ def test_repair_in_json(cli: Cli, store: Store, hub: LoopbackHub) -> None:
     assert row["fetched"] == 1000
 
 
-def test_without_the_network_damage_is_told_and_ends_with_4(
+def test_without_the_network_damage_is_told_and_ends_with_6(
     cli: Cli, store: Store, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(install(store, fetched(hub)).path, 6 * CHUNK_SIZE)
+    path = install(store, fetched(hub)).path
+    spoil(path, 6 * CHUNK_SIZE)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     result = cli("verify", "--repair")
@@ -162,7 +163,11 @@ def test_without_the_network_damage_is_told_and_ends_with_4(
         "HF_HUB_OFFLINE is set, and this needs the hub\n"
         "                 chunk 6 at byte 1572864, 1000 bytes\n"
     )
-    assert result.exit_code == 4
+    assert result.stderr.startswith(
+        f"error: {path} is damaged: 1 of 7 chunks are not what they were; "
+        "not repaired: HF_HUB_OFFLINE is set, and this needs the hub\n"
+    )
+    assert result.exit_code == 6
 
 
 def test_what_pull_brought_is_repaired_by_its_receipt(

@@ -33,7 +33,6 @@ from wizard_edge.errors import (
     Corrupt,
     HubError,
     NotEnough,
-    NotFound,
     WizardEdgeError,
 )
 from wizard_edge.names import CommitId, RelPath, RepoId
@@ -366,7 +365,8 @@ def test_a_model_replaced_meanwhile_is_not_overwritten(shop: Shop) -> None:
 
     [found] = repair(shop.installation, progress=replace_it)
 
-    assert isinstance(found.error, NotFound)
+    assert (found.error, found.skipped) == (None, True)
+    assert found.note == "removed or replaced meanwhile"
     assert item.path.read_bytes() == other
     assert nothing_left(shop)
 

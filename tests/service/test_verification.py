@@ -297,3 +297,23 @@ def test_a_store_that_cannot_be_written_is_verified_all_the_same(
         True,
         "its chunk sums are damaged, and stay so: cannot write it",
     )
+
+
+@pytest.mark.parametrize("by", ["removed", "replaced"])
+def test_what_goes_away_meanwhile_is_nobody_s_damage(tmp_path: Path, by: str) -> None:
+    installation = an_installation(tmp_path)
+    first = install(installation.store, receipt_of(name="a"))
+    last = install(installation.store, receipt_of(name="b"))
+
+    def change(event: ProgressEvent) -> None:
+        if first.receipt.size <= event.done < event.total and last.path.exists():
+            installation.store.remove(last)
+            if by == "replaced":
+                install(installation.store, receipt_of(b"other", name="b"), b"other")
+
+    found = verify(installation, progress=change)
+
+    assert [(item.ok, item.skipped, item.note) for item in found] == [
+        (True, False, None),
+        (True, True, "removed or replaced meanwhile"),
+    ]

@@ -57,7 +57,7 @@ def command(app: App, models: tuple[str, ...], mend: bool) -> None:
         app.output.pairs([(_name(item), "\n".join(_lines(item))) for item in results])
     else:
         app.output.say("no model is installed: nothing to check")
-    errors = [item.error for item in results if item.error is not None]
+    errors = [_error(item, item.error) for item in results if item.error is not None]
     if errors:
         raise _worst(errors)
 
@@ -101,11 +101,13 @@ def _lines(item: Verified) -> Iterator[str]:
 
 
 def _verdict(item: Verified) -> str:
+    if item.skipped:
+        return "not checked"
     if item.error is None:
         return "ok"
     if isinstance(item.error, Corrupt):
         return f"damaged: {item.problem}"
-    state = "damaged, not repaired" if item.damaged else "not checked"
+    state = "damaged, not repaired" if item.damage else "not checked"
     return f"{state}: {item.problem}"
 
 
@@ -114,6 +116,14 @@ def _places(chunks: Sequence[DamagedChunk]) -> Iterator[str]:
         yield f"chunk {item.chunk} at byte {item.offset}, {item.size} bytes"
     if len(chunks) > _FEW:
         yield f"and {len(chunks) - _FEW} more"
+
+
+def _error(item: Verified, error: WizardEdgeError) -> WizardEdgeError:
+    """Return what is wrong with a file: it stays damaged, whatever was in the way."""
+    if item.damage is None:
+        return error
+    problem = f"{item.damage.problem}; not repaired: {error.message}"
+    return Corrupt(item.path, problem, hint=error.hint)
 
 
 def _worst(errors: Sequence[WizardEdgeError]) -> WizardEdgeError:

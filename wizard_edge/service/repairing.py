@@ -27,7 +27,9 @@ from wizard_edge.service.verification import (
     Inspection,
     Verified,
     inspect_all,
+    is_current,
     judged,
+    removed_meanwhile,
     renew_sums,
 )
 from wizard_edge.store import Slot
@@ -60,7 +62,7 @@ def repair(
             results.append(item)
             continue
         before = judged(installation.store, item)
-        if not before.ok:
+        if before.error is not None:
             hub = hub or Hub.from_environment(installation.environ)
             before = _mend(installation, hub, item, before, progress)
         results.append(before)
@@ -91,7 +93,12 @@ def _mend(
             after = _check(installation, seen, slot, progress)
             store.replace(seen.installed, file, slot.temp)
     except WizardEdgeError as err:
-        return replace(before, error=err)
+        if not is_current(store, seen.installed):
+            return removed_meanwhile(seen)
+        if isinstance(err, Corrupt) or not isinstance(before.error, Corrupt):
+            return replace(before, error=err)
+        # It stays damaged, whatever was in the way.
+        return replace(before, error=err, damage=before.error)
     return Verified(
         name=before.name,
         quant=before.quant,

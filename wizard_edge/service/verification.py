@@ -46,6 +46,8 @@ class Verified:
     `quant` is None for the latter. `error` says what is wrong, None if nothing, and
     `damaged` where, as far as sums can tell. `note` is what else is worth telling.
     `repaired` are the chunks that were fetched again, `fetched` the bytes of that.
+    `damage` is what is wrong where `error` says why it was not repaired. `skipped`
+    says that the file went away meanwhile.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Verified:
     note: str | None = None
     repaired: tuple[DamagedChunk, ...] = ()
     fetched: int = 0
+    damage: Corrupt | None = None
+    skipped: bool = False
 
     @property
     def ok(self) -> bool:
@@ -177,16 +181,40 @@ def inspect(
 
 
 def judged(store: Store, seen: Inspection) -> Verified:
-    """Say what a pass over a file means; a right file gets the sums it lacks."""
+    """Say what a pass over a file means; a right file gets the sums it lacks.
+
+    What another process removed or replaced during the pass is nobody's damage.
+    """
     receipt = seen.installed.receipt
     name = f"{receipt.model}:{receipt.quant}"
     if seen.right:
         note = renew_sums(store, seen)
         return Verified(receipt.model, receipt.quant, seen.path, note=note)
+    if not is_current(store, seen.installed):
+        return removed_meanwhile(seen)
     error = Corrupt(
         seen.path, _problem(seen), hint=f"wizard-edge verify {name} --repair"
     )
     return Verified(receipt.model, receipt.quant, seen.path, error, seen.damaged)
+
+
+def is_current(store: Store, installed: Installed) -> bool:
+    """Tell whether a receipt still names the files that it did; it may be damaged."""
+    name = installed.receipt.model
+    for item in store.contents(name):
+        if item.receipt_path == installed.receipt_path:
+            return (
+                isinstance(item, Damaged)
+                or item.receipt.files == installed.receipt.files
+            )
+    return False
+
+
+def removed_meanwhile(seen: Inspection) -> Verified:
+    """Say that a file is no longer the one that was to be checked."""
+    receipt = seen.installed.receipt
+    note = "removed or replaced meanwhile"
+    return Verified(receipt.model, receipt.quant, seen.path, note=note, skipped=True)
 
 
 def renew_sums(store: Store, seen: Inspection) -> str | None:
