@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from wizard_edge.ledger import Entry, Ledger
 from wizard_edge.licenses import summary_of, summary_sha256
 from wizard_edge.names import Sha256
 from wizard_edge.paths import Home
+from wizard_edge.receipts import Acceptance
 from wizard_edge.registry import Registry
-from wizard_edge.store import Installed
+from wizard_edge.store import Installed, Store
 
 REGISTRY = Registry.load()
 APACHE, LLAMA2 = REGISTRY.license("apache-2.0"), REGISTRY.license("llama2")
@@ -47,6 +50,36 @@ def test_it_lists_what_the_models_here_oblige_to(
         f"\n{summary_of(APACHE)}"
         f"\n{summary_of(LLAMA2)}"
         f"\nconflict about wizardlm-13b-v1.2: {conflict}\n"
+    )
+
+
+def test_what_only_a_receipt_names_is_not_unneeded(
+    cli: Cli, installed: Callable[..., Installed], home: Path
+) -> None:
+    """A delta was asked for by the licences of its base too."""
+    found = installed("tiny", "F32")
+    base = REGISTRY.license("llama-1")
+    digest = summary_sha256(base)
+    now, before = "2026-01-02T03:04:05Z", Sha256("0" * 64)
+    accepted = (
+        Acceptance("llama-1", digest, now),
+        Acceptance("cc-by-nc-4.0", before, now),
+    )
+    change = partial(replace, accepted=accepted)
+    Store(Home(home)).amend(found, change)
+
+    shown = cli("licenses", "show", "llama-1").stdout
+
+    table = cli("licenses").stdout.split("\n\n")[0]
+    assert table == (
+        "LICENCE       COMMERCIAL USE  ACCEPTED        MODELS\n"
+        "apache-2.0    allowed         not needed      tiny:F32\n"
+        "cc-by-nc-4.0  no              in other words  tiny:F32\n"
+        "llama-1       no              2026-01-02      tiny:F32"
+    )
+    assert shown == (
+        f"{summary_of(base)}  accepted {now}, as a receipt here says\n"
+        "  models here: tiny:F32\n"
     )
 
 

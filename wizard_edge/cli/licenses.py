@@ -78,6 +78,8 @@ def _accepted(card: LicenseCard) -> str:
     """Say in a word or two whether the licence was accepted."""
     if card.accepted is not None:
         return card.accepted.accepted[:10]
+    if card.recorded is not None:
+        return card.recorded[:10]
     if card.accepted_before:
         return "in other words"
     return "no" if card.needed else "not needed"
@@ -102,6 +104,8 @@ def _standing(card: LicenseCard) -> str:
     entry = card.accepted
     if entry is not None:
         return f"accepted {entry.accepted} by {entry.by} ({_HOW[entry.how]})"
+    if card.recorded is not None:
+        return f"accepted {card.recorded}, as a receipt here says"
     if card.accepted_before:
         return "accepted in other words than these; they changed since"
     return "not accepted"

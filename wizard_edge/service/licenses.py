@@ -9,7 +9,7 @@ from wizard_edge.errors import UnknownModel
 from wizard_edge.ledger import Entry, Ledger
 from wizard_edge.licenses import summary_of, summary_sha256, terms_named
 from wizard_edge.models import License, ModelSpec
-from wizard_edge.receipts import Receipt
+from wizard_edge.receipts import Acceptance, Receipt
 from wizard_edge.service.consent import record
 from wizard_edge.service.installation import Installation
 
@@ -21,6 +21,7 @@ class LicenseCard:
     `models` are those of the store that are under it. `accepted` is the acceptance of
     the summary as it is now; `accepted_before` says that there is one of another
     text. `needed` says whether a model of the store needs an acceptance at all.
+    `recorded` is when it was accepted by the receipts here, the latest in UTC.
     """
 
     id: str
@@ -36,6 +37,7 @@ class LicenseCard:
     needed: bool
     accepted: Entry | None
     accepted_before: bool
+    recorded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class _Use:
 
     models: list[str] = field(default_factory=list)
     needed: bool = False
+    accepted: list[Acceptance] = field(default_factory=list)
 
 
 def list_licenses(installation: Installation) -> Overview:
@@ -76,11 +79,16 @@ def list_licenses(installation: Installation) -> Overview:
         spec = _spec(installation, receipt)
         name = f"{receipt.model}:{receipt.quant}"
         known = spec.licenses if spec else ()
-        ids = dict.fromkeys((*receipt.licenses, *known))
+        # What was asked for when it came in was needed, whatever is known by now.
+        asked = {item.license: item for item in receipt.accepted}
+        ids = dict.fromkeys((*receipt.licenses, *known, *asked))
         for id in ids:
             use = uses.setdefault(id, _Use())
             use.models.append(name)
             use.needed |= receipt.origin.kind != "bundled" and id in known
+            if id in asked:
+                use.needed = True
+                use.accepted.append(asked[id])
         if not ids:
             unstated.append(name)
         if spec is not None and spec.license_conflict:
@@ -131,6 +139,7 @@ def _card(license: License, use: _Use, entries: Sequence[Entry]) -> LicenseCard:
     digest = summary_sha256(license)
     ours = {e.summary_sha256: e for e in reversed(entries) if e.license == license.id}
     accepted = ours.pop(digest, None)
+    here = [item.accepted for item in use.accepted if item.summary_sha256 == digest]
     return LicenseCard(
         id=license.id,
         name=license.name,
@@ -144,5 +153,6 @@ def _card(license: License, use: _Use, entries: Sequence[Entry]) -> LicenseCard:
         models=tuple(use.models),
         needed=use.needed,
         accepted=accepted,
-        accepted_before=bool(ours),
+        accepted_before=bool(ours) or len(here) < len(use.accepted),
+        recorded=max(here, default=None),
     )
