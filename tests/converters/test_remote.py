@@ -617,6 +617,22 @@ def test_a_base_on_the_hub_is_read_by_ranges(
     assert checks["base/pytorch_model-00001-of-00002.bin"] is Check.CRC32
 
 
+SUM_OPTIONS = replace(OPTIONS, quants=("Q8_0", "Q4_K_M"), split_max_size=2_000_000)
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Conversion]:
+    """A delta, its base, and what their sum becomes where both lie on the disk."""
+    folder = tmp_path_factory.mktemp("sum")
+    base_shape = replace(SHAPE, kv_heads=8, vocabulary=322, llama_1=True, seed=32)
+    delta_shape = replace(base_shape, vocabulary=323, dtype="F32", seed=33)
+    base = write_checkpoint(folder / "base", base_shape, form="bin", shards=3)
+    delta = write_checkpoint(folder / "delta", delta_shape, form="bin", shards=3)
+    (folder / "here").mkdir()
+    outputs = [folder / "here" / f"{quant}.gguf" for quant in SUM_OPTIONS.quants]
+    return delta, base, convert(delta, outputs, SUM_OPTIONS, base=base)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize(
     ("delta_there", "base_there"), [(True, True), (True, False), (False, True)]
@@ -625,26 +641,22 @@ def test_a_sum_goes_on_wherever_its_sides_lie(
     share: float,
     delta_there: bool,
     base_there: bool,
+    sides: tuple[Path, Path, Conversion],
     hub: LoopbackHub,
     output: Path,
-    tmp_path: Path,
 ) -> None:
     """Their weight files have the same names; several quants are split and go on."""
-    base_shape = replace(SHAPE, kv_heads=8, vocabulary=322, llama_1=True, seed=32)
-    delta_shape = replace(base_shape, vocabulary=323, dtype="F32", seed=33)
-    base = write_checkpoint(tmp_path / "base", base_shape, form="bin", shards=3)
-    delta = write_checkpoint(tmp_path / "delta", delta_shape, form="bin", shards=3)
+    delta, base, direct = sides
     host(hub, base, "somebody/Base-1B")
     host(hub, delta)
-    options = replace(OPTIONS, quants=("Q8_0", "Q4_K_M"), split_max_size=2_000_000)
     there = HubWeights(RepoId.parse("somebody/Base-1B"))
-    outputs = [output.with_name(f"{quant}.gguf") for quant in options.quants]
+    outputs = [output.with_name(f"{quant}.gguf") for quant in SUM_OPTIONS.quants]
 
     def add(progress: Progress = silent) -> Conversion:
         return convert(
             SOURCE if delta_there else delta,
             outputs,
-            options,
+            SUM_OPTIONS,
             base=there if base_there else base,
             environ={"HF_ENDPOINT": hub.endpoint},
             progress=progress,
@@ -658,9 +670,6 @@ def test_a_sum_goes_on_wherever_its_sides_lie(
         add(press)
     done = add()
 
-    (tmp_path / "here").mkdir()
-    here = [tmp_path / "here" / path.name for path in outputs]
-    direct = convert(delta, here, options, base=base)
     assert len(done.weights) == 6
     for ours, theirs in zip(done.made, direct.made, strict=True):
         assert len(ours.files) > 1
