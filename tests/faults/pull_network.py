@@ -295,12 +295,14 @@ CHANGES: Mapping[str, Change] = {
 }
 
 
-def run_changes(folder: Path, *, size: int, broken: str = "") -> Tally:
+def run_changes(
+    folder: Path, changes: Mapping[str, Change], *, size: int, broken: str = ""
+) -> Tally:
     """Have the file at an address change while half of it is fetched."""
     old = make_model(folder / "old.gguf", size, seed=1)
     new = make_model(folder / "new.gguf", size, seed=2)
     tally = Tally()
-    for title, change in CHANGES.items():
+    for title, change in changes.items():
         judge = Judge.of(folder, digest(new))
         with LoopbackHub(send_buffer=1 << 16) as hub:
             files = hub.hosted.files
@@ -344,7 +346,7 @@ def main() -> int:
         print(f"pull, {name}: {tally}, {seconds:.0f} s\n{told(tally.violations, 40)}")
         bad = bad or bool(tally.violations)
     with tempfile.TemporaryDirectory() as folder:
-        tally = run_changes(Path(folder), size=size, broken=options.broken)
+        tally = run_changes(Path(folder), CHANGES, size=size, broken=options.broken)
     print(f"pull, changed files: {tally}\n{told(tally.violations)}")
     return 1 if bad or tally.violations else 0
 

@@ -30,7 +30,7 @@ from wizard_edge_converters.directory import open_checkpoint
 REPO = "somebody/Model-1B"
 QUANT = "Q8_0"
 FULL = Shape(16, hidden=1024, ffn=2816, heads=8, kv_heads=8, vocabulary=2_000)
-QUICK = Shape(2, hidden=1024, ffn=2816, heads=8, kv_heads=8, vocabulary=2_000)
+QUICK = Shape(2, hidden=512, ffn=1408, heads=8, kv_heads=8, vocabulary=2_000)
 SHARDS = 3
 # Little is sent ahead of what was taken.
 _SEND_BUFFER = 1 << 16

@@ -12,7 +12,7 @@ from tests.faults.pulling import REF
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
 
-COUNT = 40
+COUNT = 24
 
 
 def test_hostile_strings_do_no_harm(tmp_path: Path) -> None:
