@@ -433,6 +433,20 @@ def test_other_bytes_of_the_same_name_are_not_taken_for_it(
     assert "hint: wizard-edge rm tiny:Q8_0, then pull again" in result.stderr
 
 
+def test_a_file_of_somebody_s_own_is_not_fetched_over(
+    cli: Cli, hub: LoopbackHub, home: Path
+) -> None:
+    own = home / "models" / "tiny" / "tiny.Q8_0.gguf"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+
+    result = cli("pull", f"hf:{REPO}:Q8_0")
+
+    assert result.exit_code == 5
+    assert own.read_bytes() == b"mine"
+    assert not [entry for entry in hub.requests() if entry.port == "cdn"]
+
+
 def test_commercial_use_counts_for_what_is_there_too(
     cli: Cli, hub: LoopbackHub
 ) -> None:

@@ -37,7 +37,7 @@ LOCAL = (
 # Enough to see that no hub is asked.
 LOCAL_TOO = ("list", "run apprentice hello -n 4")
 REMOTE = (
-    "pull wizardlm-13b-v1.2:Q4_K_M --accept-license llama2-community",
+    "pull wizardlm-13b-v1.2:Q4_K_M --accept-license llama2",
     "pull hf:somebody/Model:Q4_K_M",
     "pull hf:somebody/Model/model.gguf",
     "pull hf:somebody/Model --dry-run",

@@ -80,6 +80,8 @@ def fetch(
         if there is not None:
             return Stored(there.receipt, there.path, already=True)
         _take_back(installation, ready)
+        names = [file.name for file in ready.files]
+        installation.store.check_places(ready.name, names)
         options = replace(options, looks=_LOOKS, look=_look)
         with _named(folder, ready.files):
             fetched = _fetch_all(folder, hub, ready, mirrors, options, progress)

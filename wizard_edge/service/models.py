@@ -204,10 +204,11 @@ def remove(installation: Installation, removal: Removal) -> int:
     # It knows the registry, which `list` has no use for.
     from wizard_edge.service.notices import renew_notice
 
-    freed = sum(map(installation.store.remove, removal.variants))
-    for name in {ModelName.parse(item.folder.name) for item in removal.variants}:
-        renew_notice(installation, name)
-    return freed
+    try:
+        return sum(map(installation.store.remove, removal.variants))
+    finally:
+        for name in {ModelName.parse(item.folder.name) for item in removal.variants}:
+            renew_notice(installation, name)
 
 
 def installed_model(item: Installed) -> InstalledModel:

@@ -10,9 +10,8 @@ from functools import partial
 
 from wizard_edge.conversion import Convert
 from wizard_edge.download import Options
-from wizard_edge.licenses import terms_named
 from wizard_edge.progress import Progress, silent
-from wizard_edge.service.consent import Consent, refuse_unfit, require
+from wizard_edge.service.consent import Consent, refuse_receipt, require
 from wizard_edge.service.conversions import install
 from wizard_edge.service.fetching import fetch
 from wizard_edge.service.installation import Installation
@@ -45,8 +44,7 @@ def pull(
     consent = consent or partial(require, installation)
     found = find(installation, request)
     if isinstance(found, Installed):
-        there = terms_named(found.receipt.licenses, installation.registry)
-        refuse_unfit(installation, there, commercial=commercial)
+        refuse_receipt(installation, found.receipt, commercial=commercial)
         return Stored(found.receipt, found.path, already=True)
     if isinstance(found, Ready):
         return fetch(

@@ -15,7 +15,7 @@ from wizard_edge.hub import Hub
 from wizard_edge.licenses import Terms, terms_named
 from wizard_edge.paths import place
 from wizard_edge.progress import Progress, silent
-from wizard_edge.service.consent import refuse_unfit
+from wizard_edge.service.consent import refuse_receipt, refuse_unfit
 from wizard_edge.service.fit import predict
 from wizard_edge.service.installation import Installation
 from wizard_edge.service.ready import Ready
@@ -77,9 +77,8 @@ def plan_pull(
     """
     found = find(installation, request)
     if isinstance(found, Installed):
-        plan = _plan_nothing(installation, found)
-        refuse_unfit(installation, plan.terms, commercial=commercial)
-        return plan
+        refuse_receipt(installation, found.receipt, commercial=commercial)
+        return _plan_nothing(installation, found)
     if isinstance(found, Ready):
         refuse_unfit(installation, found.terms, commercial=commercial)
         return _plan_ready(installation, open_hub(installation), found, progress)
