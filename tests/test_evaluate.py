@@ -321,7 +321,7 @@ def test_progress_counts_the_tokens_of_both_models() -> None:
 def test_the_real_engine_gives_what_its_logits_say(
     apprentice: Callable[[str], Path],
 ) -> None:
-    options = LoadOptions(context=64, threads=2)
+    options = LoadOptions(context=64, threads=1)
     with LlamaEngine(apprentice("F16"), options) as engine:
         found = evaluate(engine, PROSE, context=64, chunks=2)
 
@@ -339,7 +339,7 @@ def test_the_real_engine_gives_what_its_logits_say(
 
 
 def test_fewer_bits_diverge_more(apprentice: Callable[[str], Path]) -> None:
-    options = LoadOptions(context=64, threads=2)
+    options = LoadOptions(context=64, threads=1)
 
     def divergence(quant: str) -> float:
         with (

@@ -30,7 +30,7 @@ WILD = Sampling(temperature=5, seed=7, max_tokens=24)
 
 @pytest.fixture(scope="module")
 def engine(apprentice: Callable[[str], Path]) -> Iterator[LlamaEngine]:
-    with LlamaEngine(apprentice("Q8_0"), LoadOptions(threads=2)) as loaded:
+    with LlamaEngine(apprentice("Q8_0"), LoadOptions(threads=1)) as loaded:
         yield loaded
 
 

@@ -46,7 +46,7 @@ class CallbackKeeper(ModuleType):
 
 @pytest.fixture
 def engine(apprentice: Callable[[str], Path]) -> Iterator[LlamaEngine]:
-    with LlamaEngine(apprentice("Q8_0"), LoadOptions(threads=2)) as loaded:
+    with LlamaEngine(apprentice("Q8_0"), LoadOptions(threads=1)) as loaded:
         yield loaded
 
 

@@ -78,9 +78,9 @@ def test_a_file_is_measured_and_nothing_is_written(
     installation = an_installation(tmp_path)
     path = apprentice("Q2_K")
 
-    found = evaluate_model(installation, str(path), text, context=64, threads=2)
+    found = evaluate_model(installation, str(path), text, context=64, threads=1)
 
-    with LlamaEngine(path, LoadOptions(context=64, threads=2)) as engine:
+    with LlamaEngine(path, LoadOptions(context=64, threads=1)) as engine:
         expected = evaluate(engine, PROSE, context=64)
     assert found == Evaluated(
         model=path.name,
@@ -106,7 +106,7 @@ def test_figures_of_an_installed_model_go_into_its_receipt(
         reference="apprentice:Q8_0",
         context=64,
         chunks=3,
-        threads=2,
+        threads=1,
     )
 
     after = installation.store.find(NAME, "Q2_K").receipt
@@ -142,10 +142,10 @@ def test_figures_of_the_last_evaluation_go_as_a_whole(
         reference="apprentice",
         context=64,
         chunks=1,
-        threads=2,
+        threads=1,
     )
 
-    evaluate_model(installation, "apprentice", text, context=32, chunks=1, threads=2)
+    evaluate_model(installation, "apprentice", text, context=32, chunks=1, threads=1)
 
     receipt = installation.store.find(NAME).receipt
     assert set(receipt.quality or {}) == {*ERRORS, "perplexity", "perplexity_error"}
@@ -168,7 +168,7 @@ def test_a_reference_that_is_a_file_is_known_by_its_hash(
         reference=str(path),
         context=32,
         chunks=1,
-        threads=2,
+        threads=1,
         progress=events.append,
     )
 
@@ -213,7 +213,7 @@ def test_settings_that_trade_accuracy_do_not_count(
     )
 
     first, second = (
-        evaluate_model(item, str(apprentice("Q8_0")), text, context=64, threads=2)
+        evaluate_model(item, str(apprentice("Q8_0")), text, context=64, threads=1)
         for item in (plain, traded)
     )
 
@@ -232,7 +232,7 @@ def test_an_interrupted_evaluation_leaves_the_receipt(
 
     with pytest.raises(KeyboardInterrupt):
         evaluate_model(
-            installation, "apprentice", text, context=64, threads=2, progress=interrupt
+            installation, "apprentice", text, context=64, threads=1, progress=interrupt
         )
 
     assert installation.store.find(NAME) == before
@@ -277,7 +277,7 @@ def test_what_cannot_be_measured(
             reference=words.get("reference"),
             context=int(words.get("context", context)),
             chunks=int(words.get("chunks", "1")),
-            threads=int(words.get("threads", "2")),
+            threads=int(words.get("threads", "1")),
         )
 
 
@@ -302,7 +302,7 @@ def test_what_is_recorded_is_plain_json(
 ) -> None:
     installation = an_installation(tmp_path)
     item = install(installation, apprentice("Q8_0"), "Q8_0")
-    evaluate_model(installation, "apprentice", text, context=32, chunks=1, threads=2)
+    evaluate_model(installation, "apprentice", text, context=32, chunks=1, threads=1)
 
     table = json.loads(item.receipt_path.read_text())
 
