@@ -23,7 +23,7 @@ from tests.faults.pulling import Ended, Judge, Pull, digest, hosted, make_model,
 from tests.faults.pulling import told as told_violations
 from tests.hub.server import LoopbackHub
 
-FULL, QUICK = 40 << 20, 8 << 20
+FULL, QUICK = 40 << 20, 16 << 20
 # Of each connection: the others come while one is at it.
 RATE = 5_000_000
 SEND_BUFFER = 1 << 16
