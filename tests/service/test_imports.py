@@ -383,7 +383,7 @@ def test_a_full_disk_is_told_before_the_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_llama().write(tmp_path / "m.gguf")
-    monkeypatch.setattr("wizard_edge.service.import_slots.free_disk", lambda path: 1000)
+    monkeypatch.setattr("wizard_edge.part_files.free_disk", lambda path: 1000)
 
     with pytest.raises(NotEnough):
         import_file(an_installation(tmp_path), path)

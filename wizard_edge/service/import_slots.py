@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from wizard_edge.errors import Interrupted, NotEnough
-from wizard_edge.files import free_disk, translated
+from wizard_edge.errors import Interrupted
+from wizard_edge.files import translated
 from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
 from wizard_edge.locking import exclusive
 from wizard_edge.names import ModelName, RelPath
+from wizard_edge.part_files import check_space
 from wizard_edge.paths import place
 from wizard_edge.service.candidates import Candidate, GivenFile
 from wizard_edge.service.installation import Installation
@@ -27,9 +28,6 @@ __all__ = ["STAGE", "alone", "check_room", "keys", "open_slots", "take_all"]
 
 STAGE = "import"
 
-# What the file system itself may need beside the bytes of the files.
-_DISK_RESERVE = 1 << 20
-
 
 def check_room(installation: Installation, candidate: Candidate) -> None:
     kept = sum(
@@ -37,15 +35,11 @@ def check_room(installation: Installation, candidate: Candidate) -> None:
         for file in candidate.files
         if (temp := _kept(installation, file)) and temp.exists()
     )
-    needed = max(candidate.size - kept, 0) + _DISK_RESERVE
-    free = free_disk(installation.home.root)
-    if free < needed:
-        raise NotEnough(
-            f"disk in {installation.home.root}",
-            needed=needed,
-            free=free,
-            hint="--how link takes no room; --home DIR moves the store",
-        )
+    check_space(
+        installation.home.root,
+        max(candidate.size - kept, 0),
+        hint="--how link takes no room; --home DIR moves the store",
+    )
 
 
 @contextlib.contextmanager
