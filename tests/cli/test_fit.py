@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Cli
 from tests.machines import LAPTOP
+from wizard_edge.fitting import Machine
 from wizard_edge.gguf_types import GgmlType
+from wizard_edge.progress import Progress, ProgressEvent
 from wizard_edge.speed import Kernels
 
 MACHINE = """\
@@ -27,10 +30,13 @@ def laptop(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = replace(
         LAPTOP, backends=("CPU (small)",), kernels=Kernels(rates, {1: 8e9, 4: 1.2e10})
     )
-    monkeypatch.setattr(
-        "wizard_edge.service.fit.measure",
-        lambda installation, kinds, **options: machine,
-    )
+
+    # Any: the rest of what is asked for.
+    def measure(*asked: Any, progress: Progress, **more: Any) -> Machine:
+        progress(ProgressEvent("measure", 0, 3, "steps"))
+        return machine
+
+    monkeypatch.setattr("wizard_edge.service.fit.measure", measure)
     monkeypatch.setattr("wizard_edge.service.fit.find_load", lambda: 0.3)
     cli("config", "threads", "2")
 
@@ -122,3 +128,10 @@ def test_an_unknown_model_is_not_found(cli: Cli) -> None:
 
     assert result.exit_code == 3
     assert result.stdout == ""
+
+
+def test_a_wrong_name_is_told_before_anything_is_measured(cli: Cli) -> None:
+    result = cli("fit", "nobody")
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: unknown model 'nobody'\n")

@@ -9,6 +9,8 @@ import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._options import complete_models
+from wizard_edge.cli._output import Output
+from wizard_edge.progress import Progress, ProgressEvent
 from wizard_edge.units import format_bytes
 
 if TYPE_CHECKING:
@@ -53,14 +55,13 @@ def command(
     from wizard_edge.service.fit import fit
     from wizard_edge.service.models import as_json
 
-    app.output.say("measuring this machine")
     with app.output.progress(brief=True) as progress:
         report = fit(
             app.installation,
             model,
             context=ctx_size,
             kv_type=kv_type,
-            progress=progress,
+            progress=_announced(app.output, progress),
         )
     facts = report.machine
     if facts.is_busy:
@@ -77,6 +78,20 @@ def command(
         _overview(app, report.models)
     else:
         _variants(app, report.models[0])
+
+
+def _announced(output: Output, progress: Progress) -> Progress:
+    """Say what takes a second when it begins: a wrong name is told before."""
+    begun = False
+
+    def report(event: ProgressEvent) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            output.say("measuring this machine")
+        progress(event)
+
+    return report
 
 
 def _machine(facts: MachineFacts) -> Iterator[tuple[str, str]]:
