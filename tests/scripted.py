@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from wizard_edge.engine import Chunk, Sampling, Stats, never
 from wizard_edge.errors import UsageError
@@ -59,6 +60,7 @@ class ScriptedEngine:
         prompt: Sequence[int],
         sampling: Sampling,
         *,
+        owner: object | None = None,
         cancelled: Callable[[], bool] = never,
     ) -> Iterator[Chunk]:
         if len(prompt) >= self.context:
@@ -78,12 +80,13 @@ class ScriptedEngine:
                 break
             cached += 1
         self._cached = list(prompt)
+        before = Stats(len(prompt), cached, read_tokens=len(prompt) - cached)
         if cancelled():
-            yield Chunk(None, "", "cancelled", Stats(len(prompt), cached))
+            yield Chunk(None, "", "cancelled", before)
             return
         ids = [*self.vocabulary.tokenize(self._answers.pop(0)), EOS]
         for count, token in enumerate(ids, start=1):
-            stats = Stats(len(prompt), cached, new_tokens=count)
+            stats = replace(before, new_tokens=count)
             text = self.vocabulary.piece(token).decode()
             if token == EOS:
                 yield Chunk(token, text, "stop", stats)

@@ -64,7 +64,7 @@ class Conversation:
         if not self.keeps_history:
             self.clear()
         prompt = self._prompt(text)
-        chunks = self.engine.generate(prompt, sampling, cancelled=cancelled)
+        chunks = self.engine.generate(prompt, sampling, owner=self, cancelled=cancelled)
         return self._answer(text, prompt, chunks)
 
     def clear(self) -> None:

@@ -6,10 +6,10 @@ loaded model offers. Knows no llama.cpp, no file and no template.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from math import isfinite
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from math import inf, isfinite, isnan
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from wizard_edge.errors import UsageError
 
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 Finish = Literal["stop", "length", "cancelled"]
 KvType = Literal["f32", "f16", "q8_0", "q4_0"]
 GpuLayers = Literal["auto", "all"] | int
+# What can be read byte by byte without a copy.
+Blob: TypeAlias = bytes | bytearray | memoryview
 
 # What a user is offered; "f32" is for comparisons with a reference.
 KV_TYPES: tuple[KvType, ...] = ("f16", "q8_0", "q4_0")
 # Tokens of context where nobody asks for another number, or what the model knows if
 # that is less.
 DEFAULT_CONTEXT = 4096
+# LLAMA_MAX_SEQ of llama.cpp 0c1e57098, src/llama-cparams.h.
+MOST_PARALLEL = 256
+# What OpenAI's API allows as `top_logprobs`.
+MOST_LOGPROBS = 20
 # One less than LLAMA_DEFAULT_SEED of llama.h, which means: draw one.
 MAX_SEED = 2**32 - 2
 
@@ -39,6 +45,11 @@ class Sampling:
     `repeat_penalty` 1 changes nothing and looks back 64 tokens otherwise. `seed`
     None draws one. `max_tokens` None lets the answer fill the context.
 
+    The answer ends before the first text of `stop`, of which no part is shown.
+    `logit_bias` adds to the logits of single tokens; -inf forbids one. `logprobs`
+    asks for the logarithm of each token's probability, in the model's own
+    distribution before any filter, with that many of the likeliest beside it.
+
     Raises: UsageError for a value out of its range.
     """
 
@@ -51,6 +62,9 @@ class Sampling:
     max_tokens: int | None = None
     grammar: str | None = None
     json_schema: str | None = None
+    stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _in_range("temperature", self.temperature, 0, 100)
@@ -64,6 +78,13 @@ class Sampling:
             _in_range("max-tokens", self.max_tokens, 1, 2**31 - 1)
         if self.grammar is not None and self.json_schema is not None:
             raise UsageError("grammar and json-schema exclude each other")
+        if self.logprobs is not None:
+            _in_range("logprobs", self.logprobs, 0, MOST_LOGPROBS)
+        if "" in self.stop:
+            raise UsageError("a stop text is empty")
+        for token, bias in self.logit_bias:
+            if isnan(bias) or bias == inf or token < 0:
+                raise UsageError(f"logit-bias cannot be {bias} for token {token}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +94,9 @@ class LoadOptions:
     `context` is in tokens. `threads` generate, `prompt_threads` read the prompt.
     `gpu_layers` counts layers moved to a GPU, where llama.cpp was built for one.
     `flash_attention` None keeps the measured default (docs/decisions/003).
+    `parallel` conversations are answered at once, each with a context of its own.
+    `deterministic` evaluates every token alone, so that neither what is cached nor
+    what is answered beside it changes a single bit of an answer: slower prompts.
 
     Raises: UsageError for a value out of its range.
     """
@@ -85,6 +109,8 @@ class LoadOptions:
     flash_attention: bool | None = None
     mmap: bool = True
     mlock: bool = False
+    parallel: int = 1
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.context is not None:
@@ -93,6 +119,7 @@ class LoadOptions:
             _in_range("threads", self.threads, 1, 1024)
         if self.prompt_threads is not None:
             _in_range("prompt-threads", self.prompt_threads, 1, 1024)
+        _in_range("parallel", self.parallel, 1, MOST_PARALLEL)
         if isinstance(self.gpu_layers, int):
             _in_range("gpu-layers", self.gpu_layers, 0, 10_000)
         elif self.gpu_layers not in ("auto", "all"):
@@ -106,23 +133,33 @@ class Stats:
     """What an answer cost so far; tokens and seconds.
 
     `prompt_tokens` counts the whole prompt, `cached_tokens` those of it that were
-    in the KV cache and not evaluated, `reread_tokens` those evaluated although an
-    earlier turn of the conversation had evaluated them before. `generate_s` is the
-    time spent on all new tokens but the first, which the prompt's last step gave.
+    in the KV cache and not evaluated, `read_tokens` those evaluated so far,
+    `reread_tokens` those evaluated although an earlier turn of the conversation had
+    evaluated them before. Of `drafted_tokens` guesses `accepted_tokens` were right.
+    `dropped_turns` and `dropped_tokens` were left out of the prompt because the
+    conversation had outgrown the context. `wait_s` passed before the first token
+    was looked at, `prompt_s` with reading; `generate_s` is the time spent on all new
+    tokens but the first, which the prompt's last step gave.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    read_tokens: int = 0
     reread_tokens: int = 0
     new_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    dropped_turns: int = 0
+    dropped_tokens: int = 0
     load_s: float = 0.0
+    wait_s: float = 0.0
     prompt_s: float = 0.0
     generate_s: float = 0.0
 
     @property
     def prompt_rate(self) -> float:
         """Prompt tokens evaluated per second."""
-        return _rate(self.prompt_tokens - self.cached_tokens, self.prompt_s)
+        return _rate(self.read_tokens, self.prompt_s)
 
     @property
     def generate_rate(self) -> float:
@@ -135,17 +172,31 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """How likely a token was, as natural logarithms, and what was likeliest instead.
+
+    `top` holds pairs of token and logarithm, the likeliest first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One step of an answer: the token, the text it completed, running counts.
 
-    `text` is empty while a character is still incomplete and for the end token;
-    `finish` is set on the last chunk only, whose `token` may be None.
+    `text` is empty while a character, or what may become a stop text, is still
+    incomplete, and for the end token; `finish` is set on the last chunk only. The
+    `token` may be None there, and where nothing but the reading of a long prompt is
+    reported.
     """
 
     token: int | None
     text: str
     finish: Finish | None = None
     stats: Stats = field(default_factory=Stats)
+    logprobs: Logprobs | None = None
 
 
 class Vocabulary(Protocol):
@@ -186,7 +237,11 @@ class Vocabulary(Protocol):
 
 
 class Engine(Protocol):
-    """One loaded model. Calls are serialised; `close` frees it."""
+    """One loaded model that answers several callers; `close` frees it.
+
+    Any thread may call. As many answers as it has sequences come at once, the
+    others wait their turn.
+    """
 
     @property
     def vocabulary(self) -> Vocabulary: ...
@@ -205,15 +260,63 @@ class Engine(Protocol):
         prompt: Sequence[int],
         sampling: Sampling,
         *,
+        owner: object | None = None,
         cancelled: Callable[[], bool] = ...,
     ) -> Iterator[Chunk]:
         """Continue `prompt` token by token; the last chunk says why it ended.
 
+        `owner` is the conversation that the prompt belongs to: what lies in the KV
+        cache for it is kept for its next prompt, and given up where it goes another
+        way. Tokens of a prompt without an owner are kept while nobody needs the
+        room.
         Raises: UsageError when the prompt is empty or leaves no room in the context.
         """
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KvPart:
+    """What the KV cache holds for the tokens at `first` and behind, `count` of them.
+
+    `data` is in llama.cpp's own form: of use only to the same model under the same
+    `Stateful.state_kind`.
+    """
+
+    first: int
+    count: int
+    data: Blob
+
+
+class Stateful(Protocol):
+    """An engine whose KV cache can leave the process and come back."""
+
+    @property
+    def state_kind(self) -> str:
+        """What tells apart states of the same model that do not fit each other."""
+        ...
+
+    def save_state(self, ids: Sequence[int], *, first: int = 0) -> KvPart:
+        """Copy what is in the KV cache of the beginning of `ids`, from `first` on.
+
+        The count is 0 where there is nothing of it.
+        Raises: UsageError where parts cannot be saved and `first` is not 0.
+        """
+        ...
+
+    def restore_state(
+        self,
+        ids: Sequence[int],
+        parts: Iterable[KvPart],
+        *,
+        owner: object | None = None,
+    ) -> None:
+        """Put parts that follow each other, the first at 0, back into the KV cache.
+
+        Raises: BackendError when llama.cpp refuses one: nothing of them is kept.
+        """
+        ...
 
 
 class Scorer(Protocol):

@@ -232,7 +232,9 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(converse: Callable[..., str]) -> N
     engine = ScriptedEngine("next")
     generate = engine.generate
 
-    def interrupted(*args: object, cancelled: Callable[[], bool]) -> Iterator[Chunk]:
+    def interrupted(
+        *args: object, owner: object, cancelled: Callable[[], bool]
+    ) -> Iterator[Chunk]:
         engine.generate = generate  # type: ignore[method-assign]
         yield Chunk(100, "a")
         os.kill(os.getpid(), signal.SIGINT)

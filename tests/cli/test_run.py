@@ -91,9 +91,15 @@ def test_the_json_shape(cli: Cli, scripted: Script) -> None:
         "stats": {
             "prompt_tokens": len(engine.prompts[0]),
             "cached_tokens": 0,
+            "read_tokens": len(engine.prompts[0]),
             "reread_tokens": 0,
             "new_tokens": 8,
+            "drafted_tokens": 0,
+            "accepted_tokens": 0,
+            "dropped_turns": 0,
+            "dropped_tokens": 0,
             "load_s": 0.0,
+            "wait_s": 0.0,
             "prompt_s": 0.0,
             "generate_s": 0.0,
         },
@@ -205,6 +211,7 @@ def script_steps(engine: ScriptedEngine, steps: Steps) -> None:
         prompt: Sequence[int],
         sampling: Sampling,
         *,
+        owner: object | None = None,
         cancelled: Callable[[], bool] = never,
     ) -> Iterator[Chunk]:
         return steps(cancelled)

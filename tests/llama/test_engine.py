@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 
 from tests.gguf_files import small_llama
+from wizard_edge._llama.backend import LlamaBackend
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge._llama.library import listen
+from wizard_edge.backend import Span
 from wizard_edge.conversation import Conversation
 from wizard_edge.engine import MAX_SEED, Chunk, LoadOptions, Sampling
 from wizard_edge.errors import BackendError, UsageError
@@ -246,16 +249,17 @@ def test_threads_take_turns(engine: LlamaEngine, prompt: list[int]) -> None:
     assert answers == [expected] * 12
 
 
-def test_a_second_answer_inside_the_first_is_refused_not_hung(
+def test_a_second_answer_inside_the_first_waits_for_it(
     engine: LlamaEngine, prompt: list[int]
 ) -> None:
+    expected = tokens(engine.generate(prompt, Sampling()))
     answer = engine.generate(prompt, Sampling())
-    next(answer)
+    first = next(answer)
 
-    with pytest.raises(UsageError, match="still being read"):
-        next(engine.generate(prompt, Sampling()))
+    second = tokens(engine.generate(prompt, Sampling()))
 
-    assert list(answer)
+    assert second == expected
+    assert [first.token, *tokens(answer)] == expected
 
 
 def test_an_abandoned_answer_frees_the_engine(
@@ -458,3 +462,27 @@ def test_llama_cpp_says_why_it_refuses_a_file(tmp_path: Path) -> None:
 
     with pytest.raises(BackendError, match=r"cannot load .*attn_q"):
         LlamaEngine(file.write(tmp_path / "less.gguf"))
+
+
+def test_an_engine_goes_on_after_an_interrupted_score(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [1, *range(10, 300)]
+    expected = engine.logits(ids)
+    decode = LlamaBackend.decode
+
+    def interrupted(
+        self: LlamaBackend,
+        spans: Sequence[Span],
+        *,
+        stopped: Callable[[], bool] | None = None,
+    ) -> bool:
+        _thread.interrupt_main()
+        return decode(self, spans, stopped=stopped)
+
+    monkeypatch.setattr(LlamaBackend, "decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.logits(ids)
+    monkeypatch.undo()
+
+    assert (engine.logits(ids) == expected).all()

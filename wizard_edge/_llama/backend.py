@@ -1,0 +1,296 @@
+"""The `Backend` over llama.cpp: one model and one context of several sequences.
+
+With one sequence its cells lie in a unified cache beside those of a second sequence
+id, through which *parts* of a conversation go out and come back: cells change hands
+there without a byte being moved. With several sequences each has a stream of its
+own, which computes faster but is copied and saved as a whole.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wizard_edge._llama import library
+from wizard_edge._llama.model import Model
+from wizard_edge._llama.sampler import Sampler
+from wizard_edge._llama.vocabulary import LlamaVocabulary
+from wizard_edge.backend import Span
+from wizard_edge.engine import DEFAULT_CONTEXT, Blob, KvType, LoadOptions, Sampling
+from wizard_edge.errors import BackendError
+from wizard_edge.progress import Progress, silent
+from wizard_edge.verdicts import Judge, check
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_logger = logging.getLogger(__name__)
+
+# Tokens that llama.cpp evaluates at once; its own default.
+_BATCH = 512
+# ggml_type of ggml.h.
+_KV_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
+# llama_flash_attn_type of llama.h.
+_FLASH_OFF, _FLASH_ON = 0, 1
+# What llama_decode returns when its abort callback said yes.
+_ABORTED = 2
+# The second sequence id of a unified cache.
+_SCRATCH = 1
+
+
+class LlamaBackend:
+    """Owns a model and a context. After the construction for one thread alone."""
+
+    def __init__(
+        self,
+        path: Path,
+        options: LoadOptions | None = None,
+        *,
+        judge: Judge = check,
+        progress: Progress = silent,
+    ) -> None:
+        """Load `path` and make a context of `options.context` tokens a sequence.
+
+        `judge` is asked whether llama.cpp may see the file at all.
+
+        Raises: what `Model` raises; BackendError when the context does not fit.
+        """
+        options = options or LoadOptions()
+        self.model = Model(path, options, judge=judge, progress=progress)
+        self._library = self.model.library
+        self.sequences = options.parallel
+        self.saves_parts = options.parallel == 1
+        self.batch = _BATCH
+        self.context = options.context or min(
+            self.model.trained_context, DEFAULT_CONTEXT
+        )
+        if self.context > self.model.trained_context:
+            _logger.warning(
+                "a context of %d tokens, but the model knows %d: expect nonsense "
+                "beyond them",
+                self.context,
+                self.model.trained_context,
+            )
+        library.forget()
+        params = _context_params(self._library, options, self.context)
+        self.kv_type = options.kv_type
+        self.flash_attention = params.flash_attn_type == _FLASH_ON
+        # Any: a pointer of the binding, whose types are not annotated for checkers.
+        self.handle: Any = self._library.llama_init_from_model(
+            self.model.handle, params
+        )
+        if not self.handle:
+            self.model.close()
+            raise BackendError(
+                f"llama.cpp cannot make a context of {self.context} tokens: "
+                f"{library.reason() or 'no reason'}",
+                hint="try a smaller --ctx-size",
+            )
+        self._memory = self._library.llama_get_memory(self.handle)
+        self._batch = self._library.llama_batch_init(_BATCH, 0, 1)
+
+    @property
+    def vocabulary(self) -> LlamaVocabulary:
+        return self.model.vocabulary
+
+    @property
+    def evaluated(self) -> int:
+        """The tokens evaluated so far, by llama.cpp's own count.
+
+        Source: llama.cpp 0c1e57098, include/llama.h, llama_perf_context_data.
+        """
+        counts = self._library.llama_perf_context(self.handle)
+        return int(counts.n_p_eval + counts.n_eval)
+
+    def decode(
+        self, spans: Sequence[Span], *, stopped: Callable[[], bool] | None = None
+    ) -> bool:
+        """Evaluate a batch; see `Backend.decode`."""
+        self._fill(spans)
+        library.forget()
+        with self._asking(stopped):
+            status = self._library.llama_decode(self.handle, self._batch)
+        library.raise_pending()
+        if status == _ABORTED:
+            return False
+        if status != 0:
+            raise BackendError(
+                f"llama.cpp gave up with status {status}: {library.reason()}"
+            )
+        return True
+
+    def chooser(self, sampling: Sampling, prompt: Sequence[int]) -> LlamaChooser:
+        """Return what draws the tokens of one answer; see `Backend.chooser`."""
+        sampler = Sampler(self._library, self.vocabulary, sampling, prompt)
+        return LlamaChooser(self, sampler)
+
+    def logits(self, row: int, count: int = 1) -> NDArray[np.float32]:
+        """Return a copy of the logits of rows; see `Backend.logits`."""
+        import numpy as np
+
+        # Brings the rows into the order of the batch.
+        self._library.llama_get_logits(self.handle)
+        values = self._library.llama_get_logits_ith(self.handle, row)
+        shape = (count, self.vocabulary.size)
+        return np.ctypeslib.as_array(values, shape=shape).copy()
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Forget the tokens of a sequence from position `length` on."""
+        self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make a sequence the first `length` tokens of another; see `Backend.copy`."""
+        self.cut(target, 0)
+        self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.cut(target, length)
+
+    def shift(self, sequence: int, first: int, count: int) -> None:
+        """Drop tokens in the middle of a sequence; see `Backend.shift`.
+
+        Raises: BackendError for a model whose positions cannot be moved.
+        """
+        if not self._library.llama_memory_can_shift(self._memory):
+            raise BackendError("this model cannot move tokens in its context")
+        end = first + count
+        self._library.llama_memory_seq_rm(self._memory, sequence, first, end)
+        self._library.llama_memory_seq_add(self._memory, sequence, end, -1, -count)
+
+    def save(self, sequence: int, first: int = 0, end: int | None = None) -> bytearray:
+        """Return what is kept of a part of a sequence; see `Backend.save`.
+
+        Raises: BackendError where llama.cpp does not give it.
+        """
+        if first == 0 and end is None:
+            return self._save_whole(sequence)
+        last = -1 if end is None else end
+        self._library.llama_memory_seq_cp(self._memory, sequence, _SCRATCH, first, last)
+        try:
+            return self._save_whole(_SCRATCH)
+        finally:
+            self.cut(_SCRATCH, 0)
+
+    def restore(self, sequence: int, parts: Sequence[Blob]) -> None:
+        """Fill a sequence with what was saved; see `Backend.restore`."""
+        self.cut(sequence, 0)
+        try:
+            for index, part in enumerate(parts):
+                if index == 0:
+                    self._restore_whole(sequence, part)
+                    continue
+                self._restore_whole(_SCRATCH, part)
+                self._library.llama_memory_seq_cp(
+                    self._memory, _SCRATCH, sequence, -1, -1
+                )
+                self.cut(_SCRATCH, 0)
+        except BackendError:
+            self.cut(sequence, 0)
+            raise
+
+    def close(self) -> None:
+        """Free the context and the model. A second call does nothing."""
+        if self.handle is not None:
+            self._library.llama_batch_free(self._batch)
+            self._library.llama_free(self.handle)
+            self.handle = None
+            self.model.close()
+
+    def _fill(self, spans: Sequence[Span]) -> None:
+        batch = self._batch
+        row = 0
+        for span in spans:
+            for index, token in enumerate(span.ids):
+                batch.token[row] = token
+                batch.pos[row] = span.start + index
+                batch.n_seq_id[row] = 1
+                batch.seq_id[row][0] = span.sequence
+                batch.logits[row] = index >= span.logits_from
+                row += 1
+        batch.n_tokens = row
+
+    @contextmanager
+    def _asking(self, stopped: Callable[[], bool] | None) -> Iterator[None]:
+        """Let llama.cpp ask at every node of its graph whether to go on."""
+        if stopped is None:
+            yield
+            return
+        callback = self._library.ggml_abort_callback(lambda user_data: stopped())
+        self._library.llama_set_abort_callback(self.handle, callback, None)
+        try:
+            yield
+        finally:
+            nothing = self._library.ggml_abort_callback()
+            self._library.llama_set_abort_callback(self.handle, nothing, None)
+
+    def _save_whole(self, sequence: int) -> bytearray:
+        size = self._library.llama_state_seq_get_size(self.handle, sequence)
+        data = bytearray(size)
+        pointer = (ctypes.c_uint8 * size).from_buffer(data)
+        written = self._library.llama_state_seq_get_data(
+            self.handle, pointer, size, sequence
+        )
+        if written != size:
+            raise BackendError("llama.cpp does not give the state of a sequence")
+        return data
+
+    def _restore_whole(self, sequence: int, data: Blob) -> None:
+        import numpy as np
+
+        library.forget()
+        # numpy points into what may be read only, such as a mapped file.
+        pointer = np.frombuffer(data, dtype=np.uint8).ctypes.data_as(
+            ctypes.POINTER(ctypes.c_uint8)
+        )
+        size = len(data)
+        read = self._library.llama_state_seq_set_data(
+            self.handle, pointer, size, sequence
+        )
+        if read != size:
+            self.cut(sequence, 0)
+            raise BackendError(
+                f"llama.cpp refuses a saved state: {library.reason() or 'no reason'}"
+            )
+
+
+class LlamaChooser:
+    """Draws the tokens of one answer from the logits of a backend."""
+
+    def __init__(self, backend: LlamaBackend, sampler: Sampler) -> None:
+        self._backend = backend
+        self._sampler = sampler
+
+    def sample(self, row: int) -> int:
+        """Draw the next token from a row of the last batch."""
+        return self._sampler.sample(self._backend.handle, row)
+
+    def close(self) -> None:
+        """Free the sampler. A second call does nothing."""
+        self._sampler.close()
+
+
+def _context_params(library: Any, options: LoadOptions, context: int) -> Any:
+    params = library.llama_context_default_params()
+    unified = options.parallel == 1
+    params.kv_unified = unified
+    params.n_seq_max = 2 if unified else options.parallel
+    params.n_ctx = context * options.parallel
+    params.n_batch = _BATCH
+    # Alone, whatever else is in the batch: the same arithmetic for every token.
+    params.n_ubatch = 1 if options.deterministic else _BATCH
+    params.no_perf = False
+    if options.threads is not None:
+        params.n_threads = options.threads
+    prompt_threads = options.prompt_threads or options.threads
+    if prompt_threads is not None:
+        params.n_threads_batch = prompt_threads
+    params.type_k = params.type_v = _KV_TYPES[options.kv_type]
+    # A quantized value cache exists with flash attention only.
+    quantized = options.kv_type not in ("f32", "f16")
+    wanted = options.flash_attention
+    flash = quantized if wanted is None else wanted
+    params.flash_attn_type = _FLASH_ON if flash else _FLASH_OFF
+    return params

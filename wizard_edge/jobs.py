@@ -1,0 +1,83 @@
+"""Work that other threads hand to the engine's thread, and wait for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from wizard_edge.backend import Backend
+from wizard_edge.slots import Slot
+
+_Result = TypeVar("_Result")
+
+# Python hears a signal only between two waits.
+LISTENS_EVERY_S = 0.2
+
+
+class Reservation:
+    """Somebody waits for an empty slot."""
+
+    def __init__(self) -> None:
+        self.granted = threading.Event()
+        self.slot: Slot | None = None
+        self.over = False
+
+    def grant(self, slot: Slot) -> None:
+        self.slot = slot
+        self.granted.set()
+
+
+class Job(Generic[_Result]):
+    """Work for the engine's thread, and the place where its result waits."""
+
+    def __init__(self, work: Callable[[Backend, Callable[[], bool]], _Result]) -> None:
+        self._work = work
+        self._done = threading.Event()
+        self._stopped = False
+        self._outcome: _Outcome[_Result] | BaseException | None = None
+
+    def do(self, backend: Backend) -> None:
+        try:
+            self._outcome = _Outcome(self._work(backend, lambda: self._stopped))
+        # Carried to the thread that asked.
+        except BaseException as err:  # noqa: BLE001
+            self._outcome = err
+        self._done.set()
+
+    def fail(self, error: BaseException) -> None:
+        self._outcome = error
+        self._done.set()
+
+    def wait(self) -> _Result:
+        try:
+            while not self._done.wait(LISTENS_EVERY_S):
+                pass
+        except BaseException:
+            self._stopped = True
+            _outlast(self._done)
+            raise
+        if isinstance(self._outcome, _Outcome):
+            return self._outcome.value
+        assert self._outcome is not None
+        raise self._outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[_Result]):
+    value: _Result
+
+
+def _outlast(done: threading.Event) -> None:
+    """Wait for work that was told to end, however often Ctrl-C is pressed."""
+    while not done.is_set():
+        with suppress(KeyboardInterrupt):
+            done.wait(LISTENS_EVERY_S)
+
+
+def join(thread: threading.Thread) -> None:
+    while thread.is_alive():
+        with suppress(KeyboardInterrupt):
+            thread.join(LISTENS_EVERY_S)

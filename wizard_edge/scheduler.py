@@ -1,0 +1,418 @@
+"""The step loop: one thread that owns the backend and answers many callers.
+
+Every step takes the waiting work of all sequences, a part of a prompt here and a
+single token there, evaluates it as one batch, draws the next tokens and hands them
+to their readers. Knows no llama.cpp: a `Backend` computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from wizard_edge.answers import Answer, Outbox
+from wizard_edge.backend import Backend, Span
+from wizard_edge.engine import Sampling, never
+from wizard_edge.errors import BackendError, UsageError
+from wizard_edge.jobs import LISTENS_EVERY_S, Job, Reservation, join
+from wizard_edge.kv_cache import KvCache
+from wizard_edge.pace import Pace
+from wizard_edge.parking import Parking
+from wizard_edge.slots import Slot
+from wizard_edge.turns import Turn
+
+_logger = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+# A step that may take longer can be ended in its middle, at the price of a question
+# at every node of llama.cpp's graph.
+_SHORT_S = 0.2
+_FEW_ROWS = 8
+# How long a step may take that reads prompts: while others wait for their next token,
+# and where nobody does. What is lost by ending one in the middle is read again.
+_SHARED_STEP_S = 0.1
+_LONE_STEP_S = 4.0
+_LEAST_SHARED = 8
+_LEAST_LONE = 64
+
+
+class Scheduler:
+    """Answers callers from any thread, as many at once as the backend has sequences.
+
+    Others wait in the order in which they came.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        parking: Parking | None = None,
+        pace: Pace | None = None,
+        load_s: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Own `backend`; nothing runs before the first call."""
+        self._backend = backend
+        self._pace = pace or Pace()
+        self._load_s = load_s
+        self._clock = clock
+        self.cache = KvCache(backend, parking or Parking(0))
+        self._waiting: deque[Turn | Reservation] = deque()
+        self._active: list[Turn] = []
+        self._jobs: deque[Job[object]] = deque()
+        self._job: Job[object] | None = None
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        owner: object | None = None,
+        cancelled: Callable[[], bool] = never,
+    ) -> Answer:
+        """Queue a prompt and return its answer, which comes by itself.
+
+        Raises: UsageError when the prompt is empty, leaves no room in the context or
+        the engine is closed; for a grammar or schema that is not usable.
+        """
+        self._check_open()
+        room = self._backend.context - len(prompt)
+        if not prompt:
+            raise UsageError("the prompt is empty")
+        if room <= 0:
+            raise UsageError(
+                f"a prompt of {len(prompt)} tokens in a context of "
+                f"{self._backend.context}"
+            )
+        # Made here, so that a bad grammar is an answer to this call.
+        chooser = self._backend.chooser(sampling, prompt)
+        outbox = Outbox()
+        turn = Turn(
+            prompt,
+            sampling,
+            owner,
+            chooser,
+            outbox,
+            clock=self._clock,
+            limit=room
+            if sampling.max_tokens is None
+            else min(room, sampling.max_tokens),
+            load_s=self._load_s,
+        )
+        self._enqueue(turn)
+        return Answer(
+            outbox,
+            lambda: self._cancel(turn),
+            cancelled=cancelled,
+            closed=lambda: self._closed,
+        )
+
+    def run(self, work: Callable[[Backend, Callable[[], bool]], _Result]) -> _Result:
+        """Do something with the backend between two steps, and wait for it.
+
+        `work` is given the backend, and a question that says yes once the caller was
+        interrupted, for `Backend.decode`.
+        Raises: what `work` raises; UsageError when the engine is closed.
+        """
+        if threading.current_thread() is self._thread:
+            return work(self._backend, never)
+        job = Job(work)
+        with self._changed:
+            self._check_open()
+            self._start()
+            self._jobs.append(job)  # type: ignore[arg-type]
+            self._changed.notify()
+        return job.wait()
+
+    @contextmanager
+    def reserve(self) -> Iterator[Slot]:
+        """Lend an emptied slot to a caller, who fills it through `run`."""
+        wanted = Reservation()
+        self._enqueue(wanted)
+        try:
+            while not wanted.granted.wait(LISTENS_EVERY_S):
+                self._check_open()
+            if wanted.slot is None:
+                raise UsageError("the engine is closed")
+            yield wanted.slot
+        finally:
+            with self._changed:
+                wanted.over = True
+                if wanted.slot is not None:
+                    wanted.slot.busy = False
+                self._changed.notify()
+
+    def close(self) -> None:
+        """End every answer and free the backend. A second call does nothing.
+
+        Waits for the step that is running, whose reading of a prompt ends at once.
+        """
+        with self._changed:
+            thread, first = self._thread, not self._closed
+            self._closed = True
+            self._changed.notify()
+        if thread is None and first:
+            self._backend.close()
+        elif thread is not None and thread is not threading.current_thread():
+            join(thread)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the engine is closed")
+
+    def _enqueue(self, item: Turn | Reservation) -> None:
+        with self._changed:
+            self._check_open()
+            self._start()
+            self._waiting.append(item)
+            self._changed.notify()
+
+    def _start(self) -> None:
+        """Bring the thread up. Under the lock."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._loop, name="wizard-edge engine", daemon=True
+            )
+            self._thread.start()
+
+    def _cancel(self, turn: Turn) -> None:
+        turn.cancelled = True
+        with self._changed:
+            self._changed.notify()
+
+    def _loop(self) -> None:
+        try:
+            while self._wait_for_work():
+                try:
+                    self._step()
+                # The border of this thread: an error ends answers, not the engine.
+                except Exception as err:
+                    _logger.exception("a step of the engine failed")
+                    self._fail_all(err)
+        finally:
+            self._end()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not (self._closed or self._jobs or self._active or self._can_admit()):
+                self._changed.wait()
+            return not self._closed
+
+    def _can_admit(self) -> bool:
+        return bool(self._waiting) and (
+            any(not slot.busy for slot in self.cache.slots)
+            or any(item.over for item in self._waiting)
+        )
+
+    def _step(self) -> None:
+        self._run_jobs()
+        self._drop_cancelled()
+        self._admit()
+        shares = self._share()
+        if not shares:
+            return
+        spans = [_span(turn, ids) for turn, ids in shares]
+        begun = self._clock()
+        try:
+            whole = self._backend.decode(spans, stopped=self._stopper(shares))
+        except BackendError as err:
+            self._fail(shares, err)
+            return
+        if not whole:
+            for turn, _ in shares:
+                self.cache.cut(_slot(turn), len(_slot(turn).cached))
+            return
+        self._note_pace(shares, self._clock() - begun)
+        row = 0
+        for turn, ids in shares:
+            _slot(turn).cached += ids
+            self._deliver(turn, ids, row)
+            row += len(ids)
+
+    def _run_jobs(self) -> None:
+        while self._jobs:
+            self._job = self._jobs.popleft()
+            self._job.do(self._backend)
+            self._job = None
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            gone = [item for item in self._waiting if item.over]
+            for item in gone:
+                self._waiting.remove(item)
+        for item in gone:
+            if isinstance(item, Turn):
+                item.cancel()
+                item.chooser.close()
+        for turn in [turn for turn in self._active if turn.cancelled]:
+            turn.cancel()
+            self._release(turn)
+
+    def _admit(self) -> None:
+        """Give free slots to who waits, in order."""
+        while self._waiting:
+            item = self._waiting[0]
+            prompt = item.prompt if isinstance(item, Turn) else []
+            owner = _holder(item) if isinstance(item, Turn) else None
+            place = self.cache.choose(prompt, owner)
+            if place is None:
+                return
+            with self._changed:
+                self._waiting.popleft()
+                place.slot.busy = True
+            if isinstance(item, Turn):
+                item.begin(self.cache.settle(item.prompt, place, owner))
+                self._active.append(item)
+                if place.source is not None:
+                    # The bytes move with the next batch: nothing may come between.
+                    return
+            else:
+                self.cache.empty(place.slot)
+                item.grant(place.slot)
+
+    def _share(self) -> list[tuple[Turn, list[int]]]:
+        """Divide a batch: every single token, and the room fairly among prompts."""
+        room = self._backend.batch
+        shares: list[tuple[Turn, list[int]]] = []
+        for turn in self._active:
+            if turn.pending:
+                ids = turn.pending[: max(1, min(len(turn.pending), room))]
+                shares.append((turn, ids))
+                room -= len(ids)
+        room = min(room, self._reading_room(bool(shares)))
+        # Who needs least first: what it leaves is divided among the others.
+        reading = sorted(
+            (turn for turn in self._active if not turn.pending),
+            key=lambda turn: turn.unread,
+        )
+        for index, turn in enumerate(reading):
+            count = min(turn.unread, max(1, room // (len(reading) - index)))
+            if room <= 0:
+                break
+            start = len(_slot(turn).cached)
+            shares.append((turn, turn.prompt[start : start + count]))
+            room -= count
+        return shares
+
+    def _reading_room(self, shared: bool) -> int:
+        most = self._backend.batch
+        if shared:
+            return self._pace.tokens_within(
+                _SHARED_STEP_S, least=_LEAST_SHARED, most=most
+            )
+        return self._pace.tokens_within(_LONE_STEP_S, least=_LEAST_LONE, most=most)
+
+    def _stopper(
+        self, shares: Sequence[tuple[Turn, list[int]]]
+    ) -> Callable[[], bool] | None:
+        """Return what ends a long step in its middle; None for a short one."""
+        rows = sum(len(ids) for _, ids in shares)
+        rate = self._pace.rate
+        if rows <= _FEW_ROWS or (rate is not None and rows <= rate * _SHORT_S):
+            return None
+        turns = [turn for turn, ids in shares if turn.unread > 0]
+        return lambda: self._closed or any(turn.cancelled for turn in turns)
+
+    def _note_pace(
+        self, shares: Sequence[tuple[Turn, list[int]]], seconds: float
+    ) -> None:
+        rows = sum(len(ids) for _, ids in shares)
+        if rows > _FEW_ROWS:
+            self._pace.observe(rows, seconds)
+
+    def _deliver(self, turn: Turn, ids: list[int], row: int) -> None:
+        """Draw what follows the tokens of a turn that were evaluated from `row` on."""
+        if not turn.pending:
+            turn.note_read(len(ids))
+            if turn.unread:
+                return
+            # Only the last token of a prompt is looked at.
+            self._draw(turn, [], row + len(ids) - 1)
+        else:
+            self._draw(turn, ids[1:], row)
+
+    def _draw(self, turn: Turn, drafts: list[int], row: int) -> None:
+        """Draw tokens as long as the drafts foresee them.
+
+        Every token is drawn from the model's own distribution by the answer's own
+        sampler, a draft only saves the step in between. So an answer is what it
+        would be without drafts.
+        """
+        accepted = 0
+        goes_on = True
+        for index in range(len(drafts) + 1):
+            token = turn.chooser.sample(row + index)
+            goes_on = turn.draw(token, self._backend.vocabulary)
+            if not goes_on or index == len(drafts) or token != drafts[index]:
+                break
+            accepted += 1
+        if drafts:
+            turn.note_drafts(len(drafts), accepted)
+            slot = _slot(turn)
+            self.cache.cut(slot, len(slot.cached) - (len(drafts) - accepted))
+        if not goes_on:
+            self._release(turn)
+
+    def _release(self, turn: Turn) -> None:
+        turn.chooser.close()
+        self._active.remove(turn)
+        with self._changed:
+            _slot(turn).busy = False
+
+    def _fail(
+        self, shares: Sequence[tuple[Turn, list[int]]], error: BaseException
+    ) -> None:
+        for turn, _ in shares:
+            turn.fail(error)
+            self.cache.forget(_slot(turn))
+            self._release(turn)
+
+    def _fail_all(self, error: BaseException) -> None:
+        self._fail([(turn, []) for turn in list(self._active)], error)
+
+    def _end(self) -> None:
+        """Tell everybody who still waits, then free the backend."""
+        error = UsageError("the engine is closed")
+        with self._changed:
+            waiting, self._waiting = list(self._waiting), deque()
+            jobs, self._jobs = list(self._jobs), deque()
+        for turn in [*self._active, *waiting]:
+            if isinstance(turn, Turn):
+                turn.fail(error)
+                turn.chooser.close()
+            else:
+                turn.granted.set()
+        self._active.clear()
+        for job in jobs:
+            job.fail(error)
+        self._backend.close()
+
+
+def _span(turn: Turn, ids: list[int]) -> Span:
+    slot = _slot(turn)
+    if turn.pending:
+        return Span(slot.index, len(slot.cached), ids, 0)
+    last = len(slot.cached) + len(ids) == len(turn.prompt)
+    return Span(slot.index, len(slot.cached), ids, len(ids) - last)
+
+
+def _slot(turn: Turn) -> Slot:
+    assert turn.slot is not None
+    return turn.slot
+
+
+def _holder(turn: Turn) -> object | None:
+    return turn.owner() if turn.owner is not None else None
