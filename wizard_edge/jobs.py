@@ -72,12 +72,18 @@ class _Outcome(Generic[_Result]):
 
 def _outlast(done: threading.Event) -> None:
     """Wait for work that was told to end, however often Ctrl-C is pressed."""
-    while not done.is_set():
+    while True:
         with suppress(KeyboardInterrupt):
-            done.wait(LISTENS_EVERY_S)
+            # Windows wakes no thread that waits without an end.
+            while not done.wait(LISTENS_EVERY_S):
+                pass
+            return
 
 
 def join(thread: threading.Thread) -> None:
-    while thread.is_alive():
+    """Wait for a thread that was told to end, however often Ctrl-C is pressed."""
+    while True:
         with suppress(KeyboardInterrupt):
-            thread.join(LISTENS_EVERY_S)
+            while thread.is_alive():
+                thread.join(LISTENS_EVERY_S)
+            return

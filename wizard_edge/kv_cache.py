@@ -37,13 +37,18 @@ class KvCache:
         """Choose where a prompt goes; None where every slot is busy."""
         return choose_place(self.slots, prompt, owner)
 
-    def settle(self, prompt: Sequence[int], place: Place, owner: object | None) -> Slot:
+    def settle(self, prompt: Sequence[int], place: Place, owner: object | None) -> None:
         """Bring the beginning of a prompt into its slot, from where there is most."""
         slot = place.slot
         beginning = prompt[:-1]
         count, parked = self._parking.find(beginning)
+        if count < place.kept + LEAST_COPY:
+            parked = None
+        if parked is not None and parked.owner() is owner:
+            # Before something else is parked, which may need its room.
+            self._parking.take(parked)
         self._park(slot, shared_prefix(slot.cached, beginning), owner)
-        if parked is not None and count >= place.kept + LEAST_COPY:
+        if parked is not None:
             self._unpark(slot, parked)
             self.cut(slot, min(count, len(slot.cached)))
         elif place.source is not None:
@@ -52,7 +57,6 @@ class KvCache:
         else:
             self.cut(slot, place.kept)
         self._note_use(slot, owner)
-        return slot
 
     def fill(
         self,
@@ -99,12 +103,16 @@ class KvCache:
         lost = len(slot.cached) - kept
         if slot.owner is None or holder is None or holder is owner:
             return
-        if lost >= LEAST_COPY and self._parking.has_room(1):
+        if lost < LEAST_COPY or not self._parking.has_room(1):
+            return
+        try:
             data = self._backend.save(slot.index)
-            self._parking.keep(Parked(slot.owner, tuple(slot.cached), data))
+        except BackendError as err:
+            _logger.warning("a conversation cannot be parked: %s", err)
+            return
+        self._parking.keep(Parked(slot.owner, tuple(slot.cached), data))
 
     def _unpark(self, slot: Slot, parked: Parked) -> None:
-        self._parking.take(parked)
         try:
             self._backend.restore(slot.index, [parked.data])
         except BackendError as err:

@@ -23,7 +23,7 @@ from wizard_edge.jobs import LISTENS_EVERY_S, Job, Reservation, join
 from wizard_edge.kv_cache import KvCache
 from wizard_edge.pace import Pace
 from wizard_edge.parking import Parking
-from wizard_edge.slots import Slot
+from wizard_edge.slots import Place, Slot
 from wizard_edge.turns import Turn
 
 _logger = logging.getLogger(__name__)
@@ -273,15 +273,30 @@ class Scheduler:
             with self._changed:
                 self._waiting.popleft()
                 place.slot.busy = True
-            if isinstance(item, Turn):
-                item.begin(self.cache.settle(item.prompt, place, owner))
-                self._active.append(item)
-                if place.source is not None:
-                    # The bytes move with the next batch: nothing may come between.
-                    return
-            else:
-                self.cache.empty(place.slot)
-                item.grant(place.slot)
+            if isinstance(item, Reservation):
+                self._grant(item, place.slot)
+                continue
+            self._begin(item, place, owner)
+            if place.source is not None:
+                # The bytes move with the next batch: nothing may come between.
+                return
+
+    def _begin(self, turn: Turn, place: Place, owner: object | None) -> None:
+        turn.begin(place.slot)
+        self._active.append(turn)
+        try:
+            self.cache.settle(turn.prompt, place, owner)
+        except BackendError as err:
+            self._fail([(turn, [])], err)
+        else:
+            turn.note_cached()
+
+    def _grant(self, wanted: Reservation, slot: Slot) -> None:
+        self.cache.empty(slot)
+        with self._changed:
+            # Who asked may have gone meanwhile.
+            slot.busy = not wanted.over
+            wanted.grant(slot)
 
     def _share(self) -> list[tuple[Turn, list[int]]]:
         """Divide a batch: every single token, and the room fairly among prompts."""

@@ -66,13 +66,16 @@ class Turn:
         return self._limit - self._stats.new_tokens
 
     def begin(self, slot: Slot) -> None:
-        """Take a slot, which holds the beginning of the prompt."""
+        """Take a slot, which is to hold the beginning of the prompt."""
         self.slot = slot
         now = self._clock()
-        self._stats = replace(
-            self._stats, cached_tokens=len(slot.cached), wait_s=now - self._created
-        )
+        self._stats = replace(self._stats, wait_s=now - self._created)
         self._mark = self._reported = now
+
+    def note_cached(self) -> None:
+        """Take note of what of the prompt is in the slot."""
+        cached = len(self.prompt) - self.unread
+        self._stats = replace(self._stats, cached_tokens=cached)
 
     def note_read(self, count: int) -> None:
         """Take note of tokens of the prompt that were evaluated."""
