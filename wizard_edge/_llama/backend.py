@@ -102,7 +102,8 @@ class LlamaBackend:
     def evaluated(self) -> int:
         """The tokens evaluated so far, by llama.cpp's own count.
 
-        Source: llama.cpp 0c1e57098, include/llama.h, llama_perf_context_data.
+        It counts those of batches and single ones apart, and never says 0 of either.
+        Source: llama.cpp 0c1e57098, src/llama-context.cpp, perf_get_data.
         """
         counts = self._library.llama_perf_context(self.handle)
         return int(counts.n_p_eval + counts.n_eval)
