@@ -65,6 +65,20 @@ def test_figures_against_a_reference(cli: Cli, installed: Install, text: str) ->
     assert json.loads(cli("list", "--json").stdout)[0]["quality"] is None
 
 
+def test_a_smaller_kv_cache_is_named_beside_the_model(
+    cli: Cli, apprentice: Callable[[str], Path], text: str
+) -> None:
+    path = str(apprentice("Q8_0"))
+    words = ("eval", path, "--text", text, "--reference", path, *SHORT)
+
+    result = cli(*words, "--chunks", "1", "--kv-type", "q8_0")
+
+    assert result.stdout.startswith(
+        "model             apprentice.Q8_0.gguf, KV cache q8_0\n"
+        "reference         apprentice.Q8_0.gguf\n"
+    )
+
+
 def test_figures_for_a_program(cli: Cli, installed: Install, text: str) -> None:
     installed("tiny")
 

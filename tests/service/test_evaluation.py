@@ -15,7 +15,7 @@ from tests.service.fakes import NOW, an_installation
 from tests.test_evaluate import PROSE
 from wizard_edge import __version__
 from wizard_edge._llama.engine import LlamaEngine
-from wizard_edge.engine import LoadOptions
+from wizard_edge.engine import KV_TYPES, LoadOptions
 from wizard_edge.errors import (
     MissingFile,
     NotEnough,
@@ -90,6 +90,47 @@ def test_a_file_is_measured_and_nothing_is_written(
         recorded=False,
     )
     assert not installation.home.root.exists()
+
+
+def test_a_smaller_kv_cache_is_told_from_the_whole_one(
+    tmp_path: Path, apprentice: Apprentice, text: Path
+) -> None:
+    path = str(apprentice("F16"))
+    installation = an_installation(tmp_path)
+
+    found = {
+        kv_type: evaluate_model(
+            installation,
+            path,
+            text,
+            reference=path,
+            context=64,
+            threads=1,
+            kv_type=kv_type,
+        ).evaluation.comparison
+        for kv_type in KV_TYPES
+    }
+
+    divergences = [
+        comparison.kl_divergence.value for comparison in found.values() if comparison
+    ]
+    # The same cache differs in nothing, a coarser one in more.
+    assert divergences[0] == 0
+    assert 0 < divergences[1] < divergences[2]
+
+
+def test_figures_of_a_smaller_kv_cache_are_not_the_files(
+    tmp_path: Path, apprentice: Apprentice, text: Path
+) -> None:
+    installation = an_installation(tmp_path)
+    before = install(installation, apprentice("Q2_K"), "Q2_K").receipt
+
+    found = evaluate_model(
+        installation, "apprentice", text, context=64, threads=1, kv_type="q8_0"
+    )
+
+    assert not found.recorded
+    assert installation.store.find(NAME, "Q2_K").receipt == before
 
 
 def test_figures_of_an_installed_model_go_into_its_receipt(

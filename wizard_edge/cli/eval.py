@@ -16,6 +16,7 @@ from wizard_edge.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from wizard_edge.engine import KvType
     from wizard_edge.evaluate import Estimate
     from wizard_edge.service.evaluation import Evaluated
 
@@ -25,6 +26,8 @@ _EPILOG = """\
 Chunks, positions and formulas are those of llama.cpp's perplexity tool.
 For an installed model the figures go into its receipt; 'show' and 'list' have them.
 A reference is loaded beside the model: its unquantized file, or its Q8_0.
+With --kv-type the model itself is a reference: what a smaller KV cache changes.
+Such figures are shown and not recorded.
 """
 
 
@@ -62,6 +65,12 @@ A reference is loaded beside the model: its unquantized file, or its Q8_0.
     metavar="N",
     help="Take the first N chunks (default: all)",
 )
+@click.option(
+    "--kv-type",
+    type=click.Choice(["f16", "q8_0", "q4_0"]),
+    default="f16",
+    help="Store the model's KV cache in this type (default: f16)",
+)
 @threads_option
 @commercial_option
 @json_option
@@ -73,6 +82,7 @@ def command(
     reference: str | None,
     ctx_size: int,
     chunks: int | None,
+    kv_type: KvType,
     threads: int | None,
     commercial: bool | None,
 ) -> None:
@@ -87,6 +97,7 @@ def command(
             context=ctx_size,
             chunks=chunks,
             threads=threads,
+            kv_type=kv_type,
             commercial=commercial,
             progress=progress,
         )
@@ -107,6 +118,7 @@ def _document(found: Evaluated) -> dict[str, object]:
         "context": evaluation.context,
         "chunks": evaluation.chunks,
         "tokens": evaluation.tokens,
+        "kv_type": found.kv_type,
         **evaluation.figures(),
         "recorded": found.recorded,
     }
@@ -114,7 +126,8 @@ def _document(found: Evaluated) -> dict[str, object]:
 
 def _rows(found: Evaluated) -> Iterator[Row]:
     evaluation = found.evaluation
-    yield "model", found.model
+    kv = "" if found.kv_type == "f16" else f", KV cache {found.kv_type}"
+    yield "model", f"{found.model}{kv}"
     if found.reference is not None:
         yield "reference", found.reference
     yield "text", f"sha256 {found.text_sha256[:12]}, {_extent(found)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
-from wizard_edge.engine import LoadOptions
+from wizard_edge.engine import KvType, LoadOptions
 from wizard_edge.errors import NotEnough, UsageError
 from wizard_edge.evaluate import DEFAULT_CONTEXT, Evaluation, evaluate, figure_names
 from wizard_edge.files import open_regular
@@ -31,6 +31,7 @@ _HASHED_AT_ONCE = 1 << 22
 class Evaluated:
     """A finished measurement; `recorded` says whether a receipt has it.
 
+    The KV cache of the model was of `kv_type`, that of the reference of f16.
     `text_sha256` is the hash of the text's file, byte for byte.
     """
 
@@ -39,6 +40,7 @@ class Evaluated:
     text_sha256: Sha256
     evaluation: Evaluation
     recorded: bool
+    kv_type: KvType = "f16"
 
 
 def evaluate_model(
@@ -50,13 +52,16 @@ def evaluate_model(
     context: int = DEFAULT_CONTEXT,
     chunks: int | None = None,
     threads: int | None = None,
+    kv_type: KvType = "f16",
     commercial: bool | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
     """Measure an installed model, or a GGUF file, on the text in a file.
 
     The figures of an installed model replace those of its last evaluation, in its
-    receipt; other figures there stay. Model and reference are loaded both.
+    receipt; other figures there stay. Those of another `kv_type` than f16 are not
+    the file's alone and are not recorded. Model and reference are loaded both, also
+    where they are the same; a reference has a KV cache of f16.
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt, BackendError,
     what `evaluate` raises; UsageError for a file that is no UTF-8 text; Refused for
     one that may not be read, and for a model not free for commercial use where that
@@ -74,7 +79,9 @@ def evaluate_model(
     reference_sha256 = (
         _sha256_of(other, progress) if other and target.installed else None
     )
-    with _loaded(targets, options, progress) as engines:
+    ways = [replace(options, kv_type=kv_type), options]
+    recorded = target.installed is not None and kv_type == "f16"
+    with _loaded(targets, ways, progress) as engines:
         for opened in targets:
             note_use(installation, opened)
         evaluation = evaluate(
@@ -85,7 +92,7 @@ def evaluate_model(
             reference=engines[1] if other else None,
             progress=progress,
         )
-    if target.installed is not None:
+    if target.installed is not None and recorded:
         found = EvaluatedOn(
             text_sha256=text_sha256,
             context=evaluation.context,
@@ -103,7 +110,8 @@ def evaluate_model(
         reference=other.name if other else None,
         text_sha256=text_sha256,
         evaluation=evaluation,
-        recorded=target.installed is not None,
+        recorded=recorded,
+        kv_type=kv_type,
     )
 
 
@@ -145,7 +153,7 @@ def _check_memory(
 
 @contextmanager
 def _loaded(
-    targets: Sequence[Target], options: LoadOptions, progress: Progress
+    targets: Sequence[Target], ways: Sequence[LoadOptions], progress: Progress
 ) -> Iterator[list[LlamaEngine]]:
     with ExitStack() as opened:
         yield [
@@ -156,7 +164,7 @@ def _loaded(
                     )
                 )
             )
-            for target in targets
+            for target, options in zip(targets, ways, strict=False)
         ]
 
 
