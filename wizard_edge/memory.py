@@ -21,7 +21,7 @@ from wizard_edge.refs import QUANTS
 
 # Tokens that one step reads, and what the number of cells is rounded up to.
 # Source: `_context_params` of _llama.engine; llama.cpp, src/llama-context.cpp:290.
-_BATCH = 512
+BATCH = 512
 CELLS = 256
 _F32, _F16 = 4, 2
 KV_TYPES: dict[KvType, GgmlType] = {
@@ -166,9 +166,16 @@ def kv_cache(dimensions: Dimensions, *, context: int, kv_type: KvType = "f16") -
     return 2 * dimensions.layers * _cells(context) * row_size(kind, width)
 
 
-def scratch(dimensions: Dimensions, *, context: int, kv_type: KvType = "f16") -> int:
+def scratch(
+    dimensions: Dimensions,
+    *,
+    context: int,
+    kv_type: KvType = "f16",
+    batch: int = BATCH,
+) -> int:
     """Count the bytes of the compute buffer and of ggml's work buffer.
 
+    `batch` tokens go through the model in one step, or as many as there are cells.
     Either attention or the feed-forward part takes most of a step. Without flash
     attention every head compares each token of a step with each cell, in f32, and
     the work buffer holds that in f16 once more; flash attention, which a quantized
@@ -178,7 +185,7 @@ def scratch(dimensions: Dimensions, *, context: int, kv_type: KvType = "f16") ->
     ggml_graph_plan, ggml/src/ggml-cpu/ggml-cpu.c.
     """
     cells = _cells(context)
-    tokens = min(_BATCH, cells)
+    tokens = min(batch, cells)
     rows = 4 * dimensions.hidden + 3 * dimensions.ffn * max(1, dimensions.experts_used)
     if kv_type in ("q8_0", "q4_0"):
         compute = tokens * (_F32 * rows + _F16 * cells)
