@@ -61,6 +61,7 @@ LAYERS = {
     "memory": 2,
     "pace": 2,
     "parking": 2,
+    "offload": 2,
     "prompt": 2,
     "scheduler": 2,
     "slots": 2,
