@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import ctypes
 import time
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wizard_edge._llama import library
+from wizard_edge._llama.offloading import gpu_layers
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.engine import LoadOptions
 from wizard_edge.errors import BackendError
@@ -17,11 +18,11 @@ from wizard_edge.gguf_rules import read_valid
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.verdicts import Judge, check
 
-_logger = logging.getLogger(__name__)
-
 # llama_load_mode of llama.h: bit 0 maps the file, bit 1 locks it into memory.
 _MMAP = 1
 _MLOCK = 2
+# The end of an empty list: with no layer on it a GPU would read prompts all the same.
+_NO_DEVICES = ctypes.c_void_p(None)
 
 
 class Model:
@@ -48,7 +49,9 @@ class Model:
         self.library = library.load()
         params = self.library.llama_model_default_params()
         params.vocab_only = vocabulary_only
-        params.n_gpu_layers = self._gpu_layers(options)
+        params.n_gpu_layers = 0 if vocabulary_only else gpu_layers(path, options)
+        if params.n_gpu_layers == 0:
+            params.devices = ctypes.addressof(_NO_DEVICES)
         params.load_mode = options.mmap * _MMAP + options.mlock * _MLOCK
         callback = self.library.llama_progress_callback(_reporter(progress))
         params.progress_callback = callback
@@ -81,14 +84,6 @@ class Model:
             self.vocabulary.close()
             self.library.llama_model_free(self.handle)
             self.handle = None
-
-    def _gpu_layers(self, options: LoadOptions) -> int:
-        if not self.library.llama_supports_gpu_offload():
-            if options.gpu_layers not in ("auto", 0):
-                _logger.warning("llama.cpp was built without GPU support: none is used")
-            return 0
-        # Negative means every layer.
-        return options.gpu_layers if isinstance(options.gpu_layers, int) else -1
 
 
 def _reporter(progress: Progress) -> Any:
