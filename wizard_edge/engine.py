@@ -45,7 +45,8 @@ class Sampling:
     `repeat_penalty` 1 changes nothing and looks back 64 tokens otherwise. `seed`
     None draws one. `max_tokens` None lets the answer fill the context.
 
-    The answer ends before the first text of `stop`, of which no part is shown.
+    The answer ends before the text of `stop` that is complete first, of which no part
+    is shown; its tokens, to the one that completed the text, stay in the history.
     `logit_bias` adds to the logits of single tokens; -inf forbids one. `logprobs`
     asks for the logarithm of each token's probability, in the model's own
     distribution before any filter, with that many of the likeliest beside it.
