@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from math import inf, isfinite, isnan
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from wizard_edge.errors import UsageError
@@ -32,6 +32,8 @@ DEFAULT_CONTEXT = 4096
 MOST_PARALLEL = 256
 # What OpenAI's API allows as `top_logprobs`.
 MOST_LOGPROBS = 20
+# More than the logits of any model differ; f32 could not add much more to one.
+MOST_BIAS = 10_000.0
 # One less than LLAMA_DEFAULT_SEED of llama.h, which means: draw one.
 MAX_SEED = 2**32 - 2
 
@@ -84,7 +86,8 @@ class Sampling:
         if "" in self.stop:
             raise UsageError("a stop text is empty")
         for token, bias in self.logit_bias:
-            if isnan(bias) or bias == inf or token < 0:
+            fits = bias == -inf or abs(bias) <= MOST_BIAS
+            if not fits or token < 0:
                 raise UsageError(f"logit-bias cannot be {bias} for token {token}")
 
 

@@ -239,7 +239,11 @@ class Scheduler:
         row = 0
         for turn, ids in shares:
             _slot(turn).cached += ids
-            self._deliver(turn, ids, row)
+            try:
+                self._deliver(turn, ids, row)
+            except UsageError as err:
+                # Such as a grammar that allows nothing more.
+                self._fail([(turn, ids)], err)
             row += len(ids)
 
     def _run_jobs(self) -> None:
