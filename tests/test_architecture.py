@@ -64,6 +64,7 @@ LAYERS = {
     "offload": 2,
     "prompt": 2,
     "scheduler": 2,
+    "scoring": 2,
     "slots": 2,
     "speed": 2,
     "store": 2,

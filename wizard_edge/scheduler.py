@@ -17,12 +17,13 @@ from typing import TypeVar
 
 from wizard_edge.answers import Answer, Outbox
 from wizard_edge.backend import Backend, Span
-from wizard_edge.engine import Sampling, never
+from wizard_edge.engine import Logprobs, Sampling, never
 from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.jobs import LISTENS_EVERY_S, Job, Reservation, join
 from wizard_edge.kv_cache import KvCache
 from wizard_edge.pace import Pace
 from wizard_edge.parking import Parking
+from wizard_edge.scoring import logprobs_of
 from wizard_edge.slots import Place, Slot
 from wizard_edge.turns import Turn
 
@@ -374,7 +375,8 @@ class Scheduler:
         goes_on = True
         for index in range(len(drafts) + 1):
             token = turn.chooser.sample(row + index)
-            goes_on = turn.draw(token, self._backend.vocabulary)
+            likely = self._look_up(turn, token, row + index)
+            goes_on = turn.draw(token, self._backend.vocabulary, likely)
             if not goes_on or index == len(drafts) or token != drafts[index]:
                 break
             accepted += 1
@@ -384,6 +386,13 @@ class Scheduler:
             self.cache.cut(slot, len(slot.cached) - (len(drafts) - accepted))
         if not goes_on:
             self._release(turn)
+
+    def _look_up(self, turn: Turn, token: int, row: int) -> Logprobs | None:
+        top = turn.sampling.logprobs
+        if top is None:
+            return None
+        [logits] = self._backend.logits(row)
+        return logprobs_of(logits, token, top)
 
     def _release(self, turn: Turn) -> None:
         turn.chooser.close()

@@ -191,12 +191,12 @@ def test_what_grammar_and_bias_leave_nothing_of_ends_that_answer_alone(
     )
 
     beside = engine.generate(prompt, Sampling())
-    shown: list[str] = []
-    answer = (shown.append(c.text) for c in engine.generate(prompt, endless))
+    answer = engine.generate(prompt, endless)
+    said = next(answer).text
     with pytest.raises(UsageError, match="forbids all that the grammar allows"):
-        list(answer)
+        said += "".join(chunk.text for chunk in answer)
 
-    assert "".join(shown) == "yes"
+    assert "yes".startswith(said)
     assert "".join(chunk.text for chunk in beside) == expected
     assert text_of(engine, prompt, Sampling()) == expected
 
