@@ -34,6 +34,8 @@ MOST_PARALLEL = 256
 MOST_LOGPROBS = 20
 # More than the logits of any model differ; f32 could not add much more to one.
 MOST_BIAS = 10_000.0
+# Tokens that one step reads at most: what every buffer is reserved for.
+MAX_BATCH = 512
 # One less than LLAMA_DEFAULT_SEED of llama.h, which means: draw one.
 MAX_SEED = 2**32 - 2
 
@@ -95,7 +97,10 @@ class Sampling:
 class LoadOptions:
     """How a model is loaded. None everywhere means: what suits machine and model.
 
-    `context` is in tokens. `threads` generate, `prompt_threads` read the prompt.
+    `context` is in tokens, at most `default_context` where it is None. `threads`
+    generate, `prompt_threads` read the prompt. `batch` tokens go through the model
+    in one step; buffers grow with it. `repack` lets llama.cpp keep matrices a second
+    time, rearranged for the processor.
     `gpu_layers` counts layers moved to a GPU, where llama.cpp was built for one.
     `flash_attention` None keeps the measured default (docs/decisions/003).
     `parallel` conversations are answered at once, each with a context of its own.
@@ -115,10 +120,16 @@ class LoadOptions:
     mlock: bool = False
     parallel: int = 1
     deterministic: bool = False
+    default_context: int = DEFAULT_CONTEXT
+    batch: int | None = None
+    repack: bool = True
 
     def __post_init__(self) -> None:
         if self.context is not None:
             _in_range("ctx-size", self.context, 8, 2**24)
+        _in_range("default context", self.default_context, 8, 2**24)
+        if self.batch is not None:
+            _in_range("batch", self.batch, 1, MAX_BATCH)
         if self.threads is not None:
             _in_range("threads", self.threads, 1, 1024)
         if self.prompt_threads is not None:
@@ -130,6 +141,10 @@ class LoadOptions:
             raise UsageError(f"gpu-layers is not auto, all or N: {self.gpu_layers!r}")
         if self.kv_type not in get_args(KvType):
             raise UsageError(f"unknown kv-type {self.kv_type!r}: {', '.join(KV_TYPES)}")
+
+    def context_for(self, trained: int) -> int:
+        """Return the tokens of context for a model that knows `trained` of them."""
+        return self.context or min(trained, self.default_context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from wizard_edge._llama.model import Model
 from wizard_edge._llama.sampler import Sampler
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.backend import Span
-from wizard_edge.engine import DEFAULT_CONTEXT, Blob, KvType, LoadOptions, Sampling
+from wizard_edge.engine import MAX_BATCH, Blob, KvType, LoadOptions, Sampling
 from wizard_edge.errors import BackendError
 from wizard_edge.progress import Progress, silent
 from wizard_edge.verdicts import Judge, check
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# Tokens that llama.cpp evaluates at once; its own default.
-_BATCH = 512
 # ggml_type of ggml.h.
 _KV_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
 # llama_flash_attn_type of llama.h.
@@ -65,10 +63,8 @@ class LlamaBackend:
         self._library = self.model.library
         self.sequences = options.parallel
         self.saves_parts = options.parallel == 1
-        self.batch = _BATCH
-        self.context = options.context or min(
-            self.model.trained_context, DEFAULT_CONTEXT
-        )
+        self.batch = MAX_BATCH
+        self.context = options.context_for(self.model.trained_context)
         if self.context > self.model.trained_context:
             _logger.warning(
                 "a context of %d tokens, but the model knows %d: expect nonsense "
@@ -92,7 +88,7 @@ class LlamaBackend:
                 hint="try a smaller --ctx-size",
             )
         self._memory = self._library.llama_get_memory(self.handle)
-        self._batch = self._library.llama_batch_init(_BATCH, 0, 1)
+        self._batch = self._library.llama_batch_init(MAX_BATCH, 0, 1)
 
     @property
     def vocabulary(self) -> LlamaVocabulary:
@@ -279,9 +275,9 @@ def _context_params(library: Any, options: LoadOptions, context: int) -> Any:
     params.kv_unified = unified
     params.n_seq_max = 2 if unified else options.parallel
     params.n_ctx = context * options.parallel
-    params.n_batch = _BATCH
+    params.n_batch = MAX_BATCH
     # Alone, whatever else is in the batch: the same arithmetic for every token.
-    params.n_ubatch = 1 if options.deterministic else _BATCH
+    params.n_ubatch = 1 if options.deterministic else options.batch or MAX_BATCH
     params.no_perf = False
     if options.threads is not None:
         params.n_threads = options.threads

@@ -52,6 +52,7 @@ class Model:
         params.n_gpu_layers = 0 if vocabulary_only else gpu_layers(path, options)
         if params.n_gpu_layers == 0:
             params.devices = ctypes.addressof(_NO_DEVICES)
+        params.use_extra_bufts = options.repack
         params.load_mode = options.mmap * _MMAP + options.mlock * _MLOCK
         callback = self.library.llama_progress_callback(_reporter(progress))
         params.progress_callback = callback

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from wizard_edge._llama.devices import find_devices
-from wizard_edge.engine import DEFAULT_CONTEXT, LoadOptions
+from wizard_edge.engine import LoadOptions
 from wizard_edge.errors import BackendError
 from wizard_edge.gguf_parts import read_parts
 from wizard_edge.gguf_rules import UnsupportedArchitecture, UnsupportedTokenizer
+from wizard_edge.memory import BATCH
 from wizard_edge.offload import (
     Device,
     Offload,
@@ -96,10 +97,13 @@ def find_offload(
         return Offload(0, 0)
     headers = read_parts(path)
     if wanted == "auto":
-        trained = headers[0].context_length or DEFAULT_CONTEXT
-        context = options.context or min(trained, DEFAULT_CONTEXT)
+        trained = headers[0].context_length or options.default_context
         planned = plan_offload(
-            usable, headers, context=cells or context, kv_type=options.kv_type
+            usable,
+            headers,
+            context=cells or options.context_for(trained),
+            kv_type=options.kv_type,
+            batch=options.batch or BATCH,
         )
         _tell(planned, usable)
         return planned
