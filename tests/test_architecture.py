@@ -58,6 +58,7 @@ LAYERS = {
     "kv_cache": 2,
     "ledger": 2,
     "licenses": 2,
+    "low_memory": 2,
     "memory": 2,
     "pace": 2,
     "parking": 2,

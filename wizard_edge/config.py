@@ -103,6 +103,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("flash-attention", "yes-no", "use flash attention"),
         Setting("mmap", "yes-no", "map the model file instead of reading it"),
         Setting("mlock", "yes-no", "keep the model from being swapped out"),
+        Setting("low-memory", "yes-no", "save memory where nothing else is said"),
         Setting("temperature", "number", "0 takes the likeliest token", 0, 100),
         Setting("top-k", "whole", "choose among the K likeliest, 0 is off", 0, 10**6),
         Setting("top-p", "number", "choose among this share, 1 is off", 0, 1),
@@ -128,6 +129,7 @@ class Settings:
     flash_attention: bool | None = None
     mmap: bool | None = None
     mlock: bool | None = None
+    low_memory: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None

@@ -292,6 +292,27 @@ def test_every_load_setting_reaches_the_engine() -> None:
     )
 
 
+def test_low_memory_is_what_the_settings_do_not_say() -> None:
+    settings = Settings(low_memory=True, threads=3, mlock=True)
+
+    assert load_options_from(settings) == LoadOptions(
+        threads=3,
+        default_context=2048,
+        kv_type="q8_0",
+        batch=128,
+        repack=False,
+        mlock=True,
+    )
+
+
+def test_low_memory_answers_like_any_other(installation: Installation) -> None:
+    settings = Settings(low_memory=True, threads=1)
+
+    with open_chat("apprentice", settings=settings, installation=installation) as chat:
+        assert chat.context == 1024
+        assert chat.say("Hello")
+
+
 def test_the_environment_reaches_the_engine(installation: Installation) -> None:
     environ = {**installation.environ, "WIZARD_EDGE_CTX_SIZE": "128"}
 

@@ -29,6 +29,7 @@ from wizard_edge.service.choosing import all_candidates, choose_quant
 from wizard_edge.service.fit import fit, measure
 from wizard_edge.service.imports import import_file
 from wizard_edge.service.installation import Installation
+from wizard_edge.service.settings import set_setting
 
 Kinds = list[GgmlType]
 
@@ -104,6 +105,20 @@ def test_one_quant_alone(tmp_path: Path, measured: Callable[[Machine], object]) 
         "no quant fits: Q6_K, the smallest, takes 14.7 GB of RAM with 4096 tokens of "
         "context, and 14.0 GB of 16.5 GB may be used"
     )
+
+
+def test_low_memory_is_counted_as_it_is_run(
+    tmp_path: Path, measured: Callable[[Machine], object]
+) -> None:
+    measured(LAPTOP)
+    installation = an_installation(tmp_path)
+    set_setting(installation, "low-memory", "yes")
+
+    [model] = fit(an_installation(tmp_path), "13b").models
+    [small] = fit(an_installation(tmp_path), "apprentice").models
+
+    assert (model.context, model.kv_type) == (2048, "q8_0")
+    assert (small.context, small.kv_type) == (1024, "q8_0")
 
 
 def test_the_context_and_the_cache_are_those_asked_for(

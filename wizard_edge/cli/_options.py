@@ -255,6 +255,25 @@ _SETTING_OPTIONS: dict[str, _Decorator] = {
         type=click.Choice(["f16", "q8_0", "q4_0"]),
         help="Store the KV cache in this type (default: f16)",
     ),
+    "mmap": click.option(
+        "--no-mmap",
+        "mmap",
+        flag_value=False,
+        default=None,
+        help="Read the model file instead of mapping it",
+    ),
+    "mlock": click.option(
+        "--mlock",
+        is_flag=True,
+        default=None,
+        help="Keep the model from being swapped out",
+    ),
+    "low_memory": click.option(
+        "--low-memory",
+        is_flag=True,
+        default=None,
+        help="Save memory where nothing else is said",
+    ),
     "commercial": commercial_option,
 }
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
@@ -14,6 +14,7 @@ from wizard_edge.conversation import Conversation
 from wizard_edge.engine import Chunk, Engine, LoadOptions, Sampling, never
 from wizard_edge.errors import NotEnough
 from wizard_edge.hardware import Memory, find_cores, find_memory
+from wizard_edge.low_memory import with_low_memory
 from wizard_edge.progress import Progress, silent
 from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
@@ -162,12 +163,15 @@ def load_options_from(settings: Settings) -> LoadOptions:
     One thread a physical core: more of them fight for the same arithmetic units
     (docs/decisions/003).
     """
-    given = {
+    # Any: each value has the type of the field that it is for.
+    given: dict[str, Any] = {
         option: value
         for key, option in _LOAD_KEYS.items()
         if (value := getattr(settings, key)) is not None
     }
     given.setdefault("threads", find_cores().threads)
+    if settings.low_memory:
+        given = with_low_memory(given)
     return LoadOptions(**given)
 
 

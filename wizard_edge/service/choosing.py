@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from wizard_edge.engine import DEFAULT_CONTEXT, KvType
+from wizard_edge.engine import KvType, LoadOptions
 from wizard_edge.fitting import HIGHEST, Candidate, Choice, Machine, choose
 from wizard_edge.hardware import find_cores, find_memory, free_disk
+from wizard_edge.low_memory import with_low_memory
 from wizard_edge.models import ModelSpec
 from wizard_edge.refs import QUANTS
 from wizard_edge.service.installation import Installation
@@ -67,13 +69,26 @@ def default_context(installation: Installation, spec: ModelSpec | None) -> int:
     Raises: ConfigError.
     """
     trained = spec.context if spec else None
-    wanted = installation.settings.ctx_size
-    return wanted or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    options = default_options(installation)
+    return options.context_for(trained or options.default_context)
 
 
 def default_kv_type(installation: Installation) -> KvType:
     """Return the type in which `run` keeps the KV cache. Raises: ConfigError."""
-    return installation.settings.kv_type or "f16"
+    return default_options(installation).kv_type
+
+
+def default_options(installation: Installation) -> LoadOptions:
+    """Return what `run` takes of context and KV cache. Raises: ConfigError."""
+    settings = installation.settings
+    # Any: each value has the type of the field that it is for.
+    said: dict[str, Any] = {
+        "context": settings.ctx_size,
+        "kv_type": settings.kv_type,
+        "flash_attention": settings.flash_attention,
+    }
+    given = {name: value for name, value in said.items() if value is not None}
+    return LoadOptions(**(with_low_memory(given) if settings.low_memory else given))
 
 
 def ready_candidates(spec: ModelSpec) -> list[Candidate]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from wizard_edge.engine import DEFAULT_CONTEXT, KvType, LoadOptions
+from wizard_edge.engine import KvType, LoadOptions
 from wizard_edge.errors import BackendError, Corrupt, MissingFile, UnknownQuant
 from wizard_edge.fitting import Candidate, Fit, Machine, choose, fit_all
 from wizard_edge.gguf import Header
@@ -25,6 +25,7 @@ from wizard_edge.service.choosing import (
     choose_quant,
     default_context,
     default_kv_type,
+    default_options,
     find_machine,
 )
 from wizard_edge.service.installation import Installation
@@ -377,7 +378,7 @@ def _context(
         return context
     if question.spec is not None or question.trained is None:
         return default_context(installation, question.spec)
-    return installation.settings.ctx_size or min(question.trained, DEFAULT_CONTEXT)
+    return default_options(installation).context_for(question.trained)
 
 
 def _judge(
