@@ -109,7 +109,7 @@ def test_without_a_card_there_is_one_attempt_and_no_word(
 ) -> None:
     loader = Loader(0)
 
-    load_with_fewer(model, LoadOptions(), loader, devices=[PROCESSOR])
+    load_with_fewer(model, LoadOptions(), loader, devices=[])
 
     assert (loader.asked, caplog.messages) == ([0], [])
 
@@ -118,7 +118,7 @@ def test_without_a_card_there_is_one_attempt_and_no_word(
 def test_layers_for_a_card_that_is_not_there_are_warned_of(
     model: Path, layers: GpuLayers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan = find_offload(model, LoadOptions(gpu_layers=layers), devices=[PROCESSOR])
+    plan = find_offload(model, LoadOptions(gpu_layers=layers), devices=[])
 
     assert plan.layers == 0
     assert caplog.messages == ["llama.cpp finds no GPU: the processor does all layers"]

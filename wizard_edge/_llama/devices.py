@@ -75,9 +75,31 @@ def find_devices() -> tuple[Device, ...]:
     Raises: BackendError.
     """
     library = ggml.open_library(_FUNCTIONS)
-    count = library.ggml_backend_dev_count()
     return tuple(
-        _device(library, library.ggml_backend_dev_get(index)) for index in range(count)
+        describe_device(library.ggml_backend_dev_get(index))
+        for index in range(library.ggml_backend_dev_count())
+    )
+
+
+def describe_device(device: int) -> Device:
+    """Ask a `ggml_backend_dev_t` about itself, such as a worker's.
+
+    Raises: BackendError.
+    """
+    library = ggml.open_library(_FUNCTIONS)
+    free, total = _SIZE(), _SIZE()
+    library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+    kind = library.ggml_backend_dev_type(device)
+    part = library.ggml_backend_dev_backend_reg(device)
+    return Device(
+        name=_text(library.ggml_backend_dev_name(device)),
+        description=_text(library.ggml_backend_dev_description(device)),
+        # A kind that is newer than this program gets no layers.
+        kind=_KINDS[kind] if kind < len(_KINDS) else "meta",
+        backend=_text(library.ggml_backend_reg_name(part)),
+        total=total.value,
+        free=free.value,
+        id=_find_id(library, device, kind),
     )
 
 
@@ -109,23 +131,6 @@ def build_identity() -> str:
     """
     library = ggml.open_library(_FUNCTIONS)
     return f"{_text(library.ggml_version())} ({_text(library.ggml_commit())})"
-
-
-def _device(library: ctypes.CDLL, device: int) -> Device:
-    free, total = _SIZE(), _SIZE()
-    library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-    kind = library.ggml_backend_dev_type(device)
-    part = library.ggml_backend_dev_backend_reg(device)
-    return Device(
-        name=_text(library.ggml_backend_dev_name(device)),
-        description=_text(library.ggml_backend_dev_description(device)),
-        # A kind that is newer than this program gets no layers.
-        kind=_KINDS[kind] if kind < len(_KINDS) else "meta",
-        backend=_text(library.ggml_backend_reg_name(part)),
-        total=total.value,
-        free=free.value,
-        id=_find_id(library, device, kind),
-    )
 
 
 def _find_id(library: ctypes.CDLL, device: int, kind: int) -> str | None:

@@ -27,12 +27,14 @@ _logger = logging.getLogger(__name__)
 _Loaded = TypeVar("_Loaded")
 
 
-def gpu_layers(path: Path, options: LoadOptions) -> int:
+def gpu_layers(
+    path: Path, options: LoadOptions, devices: Sequence[Device] | None = None
+) -> int:
     """Return how many layers of a file to move, as llama.cpp counts them.
 
-    Raises: MissingFile, Corrupt, BackendError.
+    `devices` as in `find_offload`. Raises: MissingFile, Corrupt, BackendError.
     """
-    return find_offload(path, options).layers
+    return find_offload(path, options, devices=devices).layers
 
 
 def load_with_fewer(
@@ -86,10 +88,10 @@ def find_offload(
     """Say which layers of a file go to which device: as asked for, or as many as fit.
 
     `cells` are the tokens of context of all sequences together, None for those of
-    one; `devices` what llama.cpp may use, None for all it reports.
+    one; `devices` what llama.cpp is told to use, None for what it chooses itself.
     Raises: MissingFile, Corrupt, BackendError.
     """
-    usable = usable_devices(find_devices() if devices is None else devices)
+    usable = usable_devices(find_devices()) if devices is None else tuple(devices)
     wanted = options.gpu_layers
     if not usable:
         if wanted not in ("auto", 0):
