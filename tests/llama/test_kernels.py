@@ -32,6 +32,19 @@ def test_every_kind_of_matrix_is_timed(quant: str) -> None:
     assert 1e6 < measured[kind] < 1e13
 
 
+@pytest.mark.parametrize("quant", ["F16", "BF16", "Q4_K", "IQ2_XXS"])
+def test_the_reading_of_a_prompt_is_timed(
+    quant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_PRODUCT_ROWS", 32)
+    kind = GgmlType[quant]
+
+    measured = kernels.measure_products([kind], threads=1, seconds=SLOW)
+
+    assert list(measured) == [kind]
+    assert 1e7 < measured[kind] < 1e14
+
+
 @pytest.mark.parametrize("quant", ["F16", "Q8_0", "Q4_0"])
 def test_attention_is_timed_for_every_cache(quant: str) -> None:
     measured = kernels.measure_attention(

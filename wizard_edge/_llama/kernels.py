@@ -3,7 +3,7 @@
 One step of a model is matrices times one vector, which llama.cpp does at another
 pace for every tensor type and processor, and the comparison with every cell of the
 KV cache. Both are run here on memory too large for a cache, laid out as llama.cpp
-lays them out. Knows no model.
+lays them out. Reading a prompt is matrices times matrices. Knows no model.
 
 Source: llama.cpp 0c1e57098, ggml/include/ggml.h, ggml-backend.h and ggml-cpu.h.
 """
@@ -34,6 +34,8 @@ _PATTERN = 8
 # gaps, which costs more than its bytes.
 _HEAD, _HEADS = 128, 16
 _CACHE, _CELLS = 4096, 1024
+# What reading a prompt is timed on: tokens of a step, and rows enough for all threads.
+_TOKENS, _PRODUCT_ROWS = 512, 1024
 _ARENA = 1 << 20
 _LONGEST_GRAPH = 512
 
@@ -97,6 +99,20 @@ def measure_attention(
         return {heads: bench.attention(heads, kind, share) for heads in sharing}
 
 
+def measure_products(
+    kinds: Collection[GgmlType], *, threads: int, seconds: float
+) -> dict[GgmlType, float]:
+    """Return the FLOP/s of a matrix of each type times 512 tokens.
+
+    A multiplication and an addition count as two. Takes two products of a type at
+    least, which may be longer than `seconds`.
+    Raises: BackendError.
+    """
+    share = seconds / max(1, len(kinds))
+    with _Bench(threads) as bench:
+        return {kind: bench.products(kind, share) for kind in kinds}
+
+
 @cache
 def find_repacked() -> frozenset[GgmlType]:
     """Return the types whose matrices llama.cpp keeps a second time, rearranged.
@@ -131,7 +147,7 @@ class _Bench:
         """Time enough matrices to fill the footprint, each times the same vector."""
         size = row_size(kind, _COLUMNS) * _ROWS
         count = -(-_FOOTPRINT // size)
-        library, data = self._library, _matrix(kind)
+        library, data = self._library, _matrix(kind, _ROWS)
         with self._context() as held, self._context() as work:
             matrices = [self._tensor(held, kind, _COLUMNS, _ROWS) for _ in range(count)]
             with self._placed(held, self.repacking(kind) or self._plain):
@@ -142,6 +158,20 @@ class _Bench:
                 vector = self._tensor(work, GgmlType.F32, _COLUMNS, 1)
                 results = [library.ggml_mul_mat(work, m, vector) for m in matrices]
                 return count * size / self._time(work, results, seconds)
+
+    def products(self, kind: GgmlType, seconds: float) -> float:
+        """Time one matrix, times the vectors of a step that reads a prompt."""
+        library, data = self._library, _matrix(kind, _PRODUCT_ROWS)
+        with self._context() as held, self._context() as work:
+            matrix = self._tensor(held, kind, _COLUMNS, _PRODUCT_ROWS)
+            with self._placed(held, self.repacking(kind) or self._plain):
+                library.ggml_backend_tensor_set(
+                    matrix, data.ctypes.data, 0, data.nbytes
+                )
+                tokens = self._tensor(work, GgmlType.F32, _COLUMNS, _TOKENS)
+                product = library.ggml_mul_mat(work, matrix, tokens)
+                spent = self._time(work, [product], seconds)
+        return 2 * _COLUMNS * _PRODUCT_ROWS * _TOKENS / spent
 
     def attention(self, sharing: int, kind: GgmlType, seconds: float) -> float:
         """Time the attention of enough layers to fill half the footprint."""
@@ -334,7 +364,7 @@ def _usual(run: Callable[[], int], seconds: float) -> float:
     return sorted(spent)[len(spent) // 4]
 
 
-def _matrix(kind: GgmlType) -> NDArray[np.uint8]:
+def _matrix(kind: GgmlType, count: int) -> NDArray[np.uint8]:
     """Return the bytes of a whole matrix: a few random rows, repeated."""
     random = np.random.default_rng(0)
     rows = random.standard_normal((_PATTERN, _COLUMNS), dtype=np.float32)
@@ -346,4 +376,4 @@ def _matrix(kind: GgmlType) -> NDArray[np.uint8]:
     else:
         importance = np.ones(_COLUMNS, dtype=np.float32)
         pattern = ggml.quantize_rows(rows, kind, importance)
-    return np.tile(pattern, (_ROWS // _PATTERN, 1))
+    return np.tile(pattern, (count // _PATTERN, 1))
