@@ -15,8 +15,10 @@ from wizard_edge.speed import (
     SHARE_OF_PARTS,
     Kernels,
     least_seconds,
+    multiplied_by_tensors,
     read_by_size,
     read_by_tensors,
+    seconds_per_prompt_token,
     seconds_per_token,
 )
 
@@ -89,6 +91,26 @@ def test_experts_that_are_not_asked_are_not_read(tmp_path: Path) -> None:
     weights = 4 * 256 * 256 + 2 * 3 * 256 * 512 + 256 * 300
 
     assert read_by_tensors(read_header(path))[GgmlType.Q8_0] == weights * 34 // 32
+
+
+def test_a_prompt_is_multiplied_by_all_matrices_but_the_ends(tmp_path: Path) -> None:
+    shape = Shape(3, 256, 512, 2, 2, 300, experts=8, experts_used=2)
+    path = Tiled(shape, GgmlType.Q8_0, GgmlType.Q6_K).write_sparse(tmp_path / "m.gguf")
+
+    weights = multiplied_by_tensors(read_header(path))
+
+    attention, experts = 4 * 256 * 256, 2 * 3 * 256 * 512
+    assert weights[GgmlType.Q8_0] == 3 * (attention + experts)
+    # What chooses the experts is a matrix too.
+    assert sum(weights.values()) - weights[GgmlType.Q8_0] == 3 * 8 * 256
+
+
+def test_a_prompt_takes_as_long_as_the_arithmetic_of_each_type() -> None:
+    rates = {GgmlType.Q4_K: 100.0, GgmlType.Q6_K: 50.0}
+    weights = {GgmlType.Q4_K: 1000, GgmlType.Q6_K: 100, GgmlType.F32: 10}
+
+    # What was not measured is taken to be as slow as the slowest.
+    assert seconds_per_prompt_token(rates, weights) == pytest.approx(20 + 4 + 0.4)
 
 
 @pytest.mark.parametrize("name", ["7b", "wizardlm-70b-v1.0", "wizardmath-7b-v1.1"])

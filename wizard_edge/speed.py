@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from wizard_edge.engine import KvType
 from wizard_edge.gguf import Header
@@ -107,6 +108,36 @@ def read_by_tensors(header: Header) -> dict[GgmlType, int]:
         size = tensor.size * used // experts if _EXPERTS in tensor.name else tensor.size
         read[tensor.type] = read.get(tensor.type, 0) + size
     return read
+
+
+def multiplied_by_tensors(header: Header) -> dict[GgmlType, int]:
+    """Count the weights that every token of a prompt is multiplied by, by type.
+
+    Not those of the output, which only the last token needs, and not norms, which
+    are no matrices.
+    Raises: Corrupt where the number of experts is no number.
+    """
+    used, experts = _experts(header)
+    weights: dict[GgmlType, int] = {}
+    for tensor in header.tensors:
+        if len(tensor.shape) < 2 or tensor.name in (_EMBEDDING, _OUTPUT):
+            continue
+        count = prod(tensor.shape)
+        count = count * used // experts if _EXPERTS in tensor.name else count
+        weights[tensor.type] = weights.get(tensor.type, 0) + count
+    return weights
+
+
+def seconds_per_prompt_token(
+    rates: Mapping[GgmlType, float], weights: Mapping[GgmlType, int]
+) -> float:
+    """Return the least seconds that a token of a long prompt takes.
+
+    `rates` are FLOP/s by type of a matrix, `weights` from `multiplied_by_tensors`: a
+    multiplication and an addition each. Attention is not counted.
+    """
+    slowest = min(rates.values())
+    return sum(2 * count / rates.get(kind, slowest) for kind, count in weights.items())
 
 
 def _experts(header: Header) -> tuple[int, int]:
