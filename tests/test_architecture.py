@@ -34,6 +34,7 @@ LAYERS = {
     "hashing": 1,
     "locking": 1,
     "models": 1,
+    "page_cache": 1,
     "part_files": 1,
     "paths": 1,
     "receipts": 1,
