@@ -12,6 +12,7 @@ import ctypes
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,22 @@ _FLASH_OFF, _FLASH_ON = 0, 1
 _ABORTED = 2
 # The second sequence id of a unified cache.
 _SCRATCH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSettings:
+    """What a context was made with, as llama.cpp has it.
+
+    `batch` tokens are handed over at once, of which `step` are evaluated together.
+    """
+
+    context: int
+    threads: int
+    prompt_threads: int
+    batch: int
+    step: int
+    flash_attention: bool
+    kv_type: KvType
 
 
 class LlamaBackend:
@@ -103,6 +120,20 @@ class LlamaBackend:
         """
         counts = self._library.llama_perf_context(self.handle)
         return int(counts.n_p_eval + counts.n_eval)
+
+    @property
+    def settings(self) -> ContextSettings:
+        """What the context was made with."""
+        llama = self._library
+        return ContextSettings(
+            context=self.context,
+            threads=llama.llama_n_threads(self.handle),
+            prompt_threads=llama.llama_n_threads_batch(self.handle),
+            batch=llama.llama_n_batch(self.handle),
+            step=llama.llama_n_ubatch(self.handle),
+            flash_attention=self.flash_attention,
+            kv_type=self.kv_type,
+        )
 
     def decode(
         self, spans: Sequence[Span], *, stopped: Callable[[], bool] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wizard_edge._llama import library
-from wizard_edge._llama.backend import LlamaBackend
+from wizard_edge._llama.backend import ContextSettings, LlamaBackend
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.answers import Answer
 from wizard_edge.backend import Backend, Span
@@ -67,6 +67,11 @@ class LlamaEngine:
     def evaluated(self) -> int:
         """The tokens evaluated so far, by llama.cpp's own count."""
         return self._scheduler.run(lambda backend, stopped: self._backend.evaluated)
+
+    @property
+    def settings(self) -> ContextSettings:
+        """What the context was made with, as llama.cpp has it."""
+        return self._scheduler.run(lambda backend, stopped: self._backend.settings)
 
     @property
     def state_kind(self) -> str:
