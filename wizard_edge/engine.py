@@ -358,6 +358,25 @@ class Scorer(Protocol):
     def close(self) -> None: ...
 
 
+class Embedder(Protocol):
+    """One loaded model that turns texts into vectors."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    def embed(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return a vector for each text, shape (texts, width), f32, each of length 1.
+
+        Each is the mean of what the model has in its last layer for the tokens of
+        the text. These models were not trained for that: what lies near each other
+        is alike in wording more than in meaning.
+        Raises: UsageError for a text without a token, or of more than the context
+        takes.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
 def never() -> bool:
     """Return False: the `cancelled` of a request that nobody cancels."""
     return False

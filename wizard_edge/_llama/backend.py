@@ -12,7 +12,7 @@ import ctypes
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,32 @@ class LlamaBackend:
         values = self._library.llama_get_logits_ith(self.handle, row)
         shape = (count, self.vocabulary.size)
         return np.ctypeslib.as_array(values, shape=shape).copy()
+
+    @property
+    def width(self) -> int:
+        """The numbers of a hidden state."""
+        return int(self._library.llama_model_n_embd_out(self.model.handle))
+
+    def read_states(
+        self, span: Span, *, stopped: Callable[[], bool] | None = None
+    ) -> NDArray[np.float32] | None:
+        """Evaluate a batch and return its hidden states, (tokens, width), f32.
+
+        Those of the last layer behind its norm, from which logits are computed. None
+        when `stopped` ended it before its end; see `decode`.
+        """
+        import numpy as np
+
+        every = replace(span, logits_from=0)
+        self._library.llama_set_embeddings(self.handle, True)
+        try:
+            if not self.decode([every], stopped=stopped):
+                return None
+            values = self._library.llama_get_embeddings(self.handle)
+            shape = (len(span.ids), self.width)
+            return np.ctypeslib.as_array(values, shape=shape).copy()
+        finally:
+            self._library.llama_set_embeddings(self.handle, False)
 
     def cut(self, sequence: int, length: int) -> None:
         """Forget the tokens of a sequence from position `length` on."""

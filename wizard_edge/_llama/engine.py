@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from wizard_edge._llama import library
 from wizard_edge._llama.backend import ContextSettings, LlamaBackend
+from wizard_edge._llama.embedding import embed_text
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.answers import Answer
 from wizard_edge.backend import Backend, Span
@@ -121,10 +122,7 @@ class LlamaEngine:
 
         Ctrl-C is heard in the middle of a block.
         """
-        if not 0 < len(ids) <= self.context:
-            raise UsageError(
-                f"{len(ids)} tokens to score, the context takes 1 to {self.context}"
-            )
+        self._check_length(ids, "score")
         size = self._backend.batch
         with self._scheduler.reserve() as slot:
             for start in range(0, len(ids), size):
@@ -134,6 +132,16 @@ class LlamaEngine:
                 block = self._scheduler.run(_evaluation(self._scheduler, slot, span))
                 if len(block):
                     yield block
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return a vector for each text; see `Embedder.embed`."""
+        import numpy as np
+
+        for ids in texts:
+            self._check_length(ids, "embed")
+        vectors = [embed_text(self._scheduler, self._backend, ids) for ids in texts]
+        empty = np.empty((0, self._backend.width), np.float32)
+        return np.stack(vectors) if vectors else empty
 
     def save_state(self, ids: Sequence[int], *, first: int = 0) -> KvPart:
         """Copy a part of the KV cache; see `Stateful.save_state`."""
@@ -198,6 +206,12 @@ class LlamaEngine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _check_length(self, ids: Sequence[int], purpose: str) -> None:
+        if not 0 < len(ids) <= self.context:
+            raise UsageError(
+                f"{len(ids)} tokens to {purpose}, the context takes 1 to {self.context}"
+            )
 
     def _check_open(self) -> None:
         if self._scheduler.closed:
