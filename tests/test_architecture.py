@@ -25,6 +25,7 @@ LAYERS = {
     "chunks": 1,
     "config": 1,
     "copying": 1,
+    "endpoints": 1,
     "gguf": 1,
     "gguf_cursor": 1,
     "gguf_parts": 1,
