@@ -62,6 +62,7 @@ LAYERS = {
     "licenses": 2,
     "low_memory": 2,
     "memory": 2,
+    "neighbours": 2,
     "pace": 2,
     "parking": 2,
     "offload": 2,
