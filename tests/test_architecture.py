@@ -54,6 +54,7 @@ LAYERS = {
     "download": 2,
     "engine": 2,
     "fitting": 2,
+    "governor": 2,
     "hardware": 2,
     "hub": 2,
     "jobs": 2,
