@@ -7,8 +7,26 @@ learnt from the steps themselves.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 # What a newer step counts for beside all before it.
 _NEWEST = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A batch that was evaluated: its rows, and how long it took.
+
+    `depth` is how many tokens its longest sequence held before.
+    """
+
+    rows: int
+    depth: int
+    seconds: float
+
+
+def unobserved(step: Step) -> None:
+    """Take no note of a step."""
 
 
 class Pace:

@@ -21,7 +21,7 @@ from wizard_edge.engine import Logprobs, Sampling, never
 from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.jobs import LISTENS_EVERY_S, Job, Reservation, join
 from wizard_edge.kv_cache import KvCache
-from wizard_edge.pace import Pace
+from wizard_edge.pace import Pace, Step, unobserved
 from wizard_edge.parking import Parking
 from wizard_edge.scoring import logprobs_of
 from wizard_edge.slots import Place, Slot
@@ -54,12 +54,17 @@ class Scheduler:
         *,
         parking: Parking | None = None,
         pace: Pace | None = None,
+        observe: Callable[[Step], None] = unobserved,
         load_s: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Own `backend`; nothing runs before the first call."""
+        """Own `backend`; nothing runs before the first call.
+
+        `observe` is told of every step that came to its end, between two steps.
+        """
         self._backend = backend
         self._pace = pace or Pace()
+        self._observe = observe
         self._load_s = load_s
         self._clock = clock
         self.cache = KvCache(backend, parking or Parking(0))
@@ -236,7 +241,7 @@ class Scheduler:
             for turn, _ in shares:
                 self.cache.cut(_slot(turn), len(_slot(turn).cached))
             return
-        self._note_pace(shares, self._clock() - begun)
+        self._note_step(shares, self._clock() - begun)
         row = 0
         for turn, ids in shares:
             _slot(turn).cached += ids
@@ -346,12 +351,13 @@ class Scheduler:
         turns = [turn for turn, ids in shares if turn.unread > 0]
         return lambda: self._closed or any(turn.cancelled for turn in turns)
 
-    def _note_pace(
+    def _note_step(
         self, shares: Sequence[tuple[Turn, list[int]]], seconds: float
     ) -> None:
         rows = sum(len(ids) for _, ids in shares)
         if rows > _FEW_ROWS:
             self._pace.observe(rows, seconds)
+        self._observe(Step(rows, _deepest(shares), seconds))
 
     def _deliver(self, turn: Turn, ids: list[int], row: int) -> None:
         """Draw what follows the tokens of a turn that were evaluated from `row` on."""
@@ -435,6 +441,10 @@ def _span(turn: Turn, ids: list[int]) -> Span:
         return Span(slot.index, len(slot.cached), ids, 0)
     last = len(slot.cached) + len(ids) == len(turn.prompt)
     return Span(slot.index, len(slot.cached), ids, len(ids) - last)
+
+
+def _deepest(shares: Sequence[tuple[Turn, list[int]]]) -> int:
+    return max(len(_slot(turn).cached) for turn, _ in shares)
 
 
 def _slot(turn: Turn) -> Slot:
