@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -12,6 +13,7 @@ from wizard_edge.backend import Backend
 from wizard_edge.slots import Slot
 
 _Result = TypeVar("_Result")
+_logger = logging.getLogger(__name__)
 
 # Python hears a signal only between two waits.
 LISTENS_EVERY_S = 0.2
@@ -28,6 +30,40 @@ class Reservation:
     def grant(self, slot: Slot) -> None:
         self.slot = slot
         self.granted.set()
+
+
+class Chore:
+    """Work in small steps for the time when nobody asks; for one thread alone."""
+
+    def __init__(
+        self,
+        work: Callable[[Backend, Callable[[], bool]], Iterator[None]],
+        after_s: float,
+    ) -> None:
+        """Nobody must have asked for `after_s` before it begins, or goes on."""
+        self.after_s = after_s
+        self._work = work
+        self._steps: Iterator[None] | None = None
+
+    def do(self, backend: Backend, wanted: Callable[[], bool]) -> bool:
+        """Do the next step; False when there is none."""
+        try:
+            if self._steps is None:
+                self._steps = self._work(backend, wanted)
+            next(self._steps)
+        except StopIteration:
+            return False
+        # Nobody waits for it, so it is nobody's error.
+        except Exception:
+            _logger.warning("what the engine did while idle failed", exc_info=True)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let it clean up where it is."""
+        close: Callable[[], None] | None = getattr(self._steps, "close", None)
+        if close is not None:
+            close()
 
 
 class Job(Generic[_Result]):

@@ -19,7 +19,7 @@ from wizard_edge.answers import Answer, Outbox
 from wizard_edge.backend import Backend, Span
 from wizard_edge.engine import Logprobs, Sampling, never
 from wizard_edge.errors import BackendError, UsageError
-from wizard_edge.jobs import LISTENS_EVERY_S, Job, Reservation, join
+from wizard_edge.jobs import LISTENS_EVERY_S, Chore, Job, Reservation, join
 from wizard_edge.kv_cache import KvCache
 from wizard_edge.pace import Pace, Step, unobserved
 from wizard_edge.parking import Parking
@@ -72,6 +72,8 @@ class Scheduler:
         self._active: list[Turn] = []
         self._jobs: deque[Job[object]] = deque()
         self._job: Job[object] | None = None
+        self._chore: Chore | None = None
+        self._resting = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -143,6 +145,27 @@ class Scheduler:
             self._changed.notify()
         return job.wait()
 
+    def rest_with(
+        self,
+        work: Callable[[Backend, Callable[[], bool]], Iterator[None]],
+        *,
+        after_s: float,
+    ) -> None:
+        """Do something step by step in the time when nobody asks for anything.
+
+        That time begins when nobody has for `after_s`. `work` is given the backend,
+        which it must leave as it finds it, and a question that says yes as soon as
+        somebody waits; it is a generator, closed with the engine. While one is not
+        done, another is not taken.
+        Raises: UsageError when the engine is closed.
+        """
+        with self._changed:
+            self._check_open()
+            self._start()
+            if self._chore is None:
+                self._chore = Chore(work, after_s)
+            self._changed.notify()
+
     @contextmanager
     def reserve(self) -> Iterator[Slot]:
         """Lend an emptied slot to a caller, who fills it through `run`."""
@@ -203,7 +226,10 @@ class Scheduler:
         try:
             while self._wait_for_work():
                 try:
-                    self._step()
+                    if self._resting:
+                        self._rest()
+                    else:
+                        self._step()
                 # The border of this thread: an error ends answers, not the engine.
                 except Exception as err:
                     _logger.exception("a step of the engine failed")
@@ -213,9 +239,30 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            while not (self._closed or self._jobs or self._active or self._can_admit()):
-                self._changed.wait()
+            while not self._has_work():
+                if not self._changed.wait(self._patience()):
+                    self._resting = True
+                    return True
+            self._resting = False
             return not self._closed
+
+    def _has_work(self) -> bool:
+        return bool(self._closed or self._jobs or self._active or self._can_admit())
+
+    def _patience(self) -> float | None:
+        """Return how long to wait for work before resting, in s; None for ever."""
+        if self._chore is None:
+            return None
+        return 0.0 if self._resting else self._chore.after_s
+
+    def _is_wanted(self) -> bool:
+        return self._closed or bool(self._jobs) or bool(self._waiting)
+
+    def _rest(self) -> None:
+        chore = self._chore
+        if chore is not None and not chore.do(self._backend, self._is_wanted):
+            self._chore = None
+            self._resting = False
 
     def _can_admit(self) -> bool:
         return bool(self._waiting) and (
@@ -432,6 +479,8 @@ class Scheduler:
         self._active.clear()
         for job in jobs:
             job.fail(error)
+        if self._chore is not None:
+            self._chore.close()
         self._backend.close()
 
 
