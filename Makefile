@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install dev check vocabularies sources reference bench bench-convert bench-download faults docs clean
+.PHONY: demo test install dev check vocabularies sources peers reference bench bench-convert bench-download faults docs clean
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -31,6 +31,11 @@ vocabularies: dev
 # llama.cpp's sources: the same vocabularies, and its converter for references.
 sources: dev
 	$(BIN)/python tools/sources.py
+
+# llama.cpp's own programs, for `make bench-engine` and tests/reference: minutes.
+PEERS ?= .sources/build
+peers: sources
+	$(BIN)/python -m tools.peers --build $(PEERS)
 
 # Recomputes the stored golden numbers with torch, transformers and llama.cpp's own
 # converter; heavy, so never part of the test suite.
