@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install dev check vocabularies sources peers reference bench bench-convert bench-download faults docs clean
+.PHONY: demo test install dev check vocabularies sources peers reference bench bench-engine bench-convert bench-download faults docs clean
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -50,6 +50,11 @@ bench: dev
 	$(BIN)/python -m tests.benchmarks.store --program $(BIN)/wizard-edge
 	$(BIN)/python -m tests.benchmarks.settings
 	$(BIN)/python -m tests.benchmarks.fit
+
+# The engine beside llama.cpp's own programs, row by row: most of an hour, and the
+# machine to itself. `python -m tests.benchmarks.engine --help` for single rows.
+bench-engine: peers
+	LLAMA_CPP_BIN=$(PEERS)/bin $(BIN)/python -m tests.benchmarks.engine
 
 # The converter beside llama.cpp's two steps: needs torch in ORACLE, takes ten minutes.
 ORACLE ?= $(BIN)/python

@@ -1,0 +1,125 @@
+"""Generation and prompt reading of one conversation, beside llama-bench."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from itertools import count
+from random import Random
+from statistics import median
+
+from tests.benchmarks.engine_rows import peers
+from tests.benchmarks.engine_rows.pairs import alternate
+from tests.benchmarks.engine_rows.results import Result, Target, compare
+from tests.benchmarks.engine_rows.setting import Setting
+from wizard_edge._llama.engine import LlamaEngine
+from wizard_edge.engine import LoadOptions, Sampling
+
+NEW_TOKENS = 128
+PROMPT = 512
+DEEP_NEW_TOKENS = 64
+GENERATION, READING, DEEP = Target(0.98), Target(0.97), Target(1.0)
+
+
+def generation(setting: Setting) -> list[Result]:
+    """Streamed and sampled tokens, from an empty context."""
+    options = LoadOptions(threads=setting.threads, flash_attention=setting.flash)
+    with LlamaEngine(setting.model, options) as engine:
+        measured = alternate(
+            setting.plan,
+            {
+                "ours": partial(generated_rate, engine, [1, 3], NEW_TOKENS),
+                "llama.cpp": partial(_their_generation, setting, NEW_TOKENS),
+            },
+        )
+    return [compare("generation", setting.name, "t/s", measured, GENERATION)]
+
+
+def reading(setting: Setting) -> list[Result]:
+    """A prompt that the engine has not seen before."""
+    options = LoadOptions(threads=setting.threads, flash_attention=setting.flash)
+    with LlamaEngine(setting.model, options) as engine:
+        read_rate(engine, Random(0))
+        measured = alternate(
+            setting.plan,
+            {
+                "ours": partial(read_rate, engine, Random(1)),
+                "llama.cpp": partial(
+                    peers.bench,
+                    setting.model,
+                    threads=setting.threads,
+                    flash=setting.flash,
+                    prompt=PROMPT,
+                ),
+            },
+        )
+    return [compare("reading", setting.name, "t/s", measured, READING)]
+
+
+def depth(setting: Setting, *, tokens: int) -> list[Result]:
+    """Generation deep in a conversation; flash attention is the engine's choice."""
+    options = LoadOptions(threads=setting.threads)
+    random = Random(2)
+    with LlamaEngine(setting.model, options) as engine:
+        prompt = [1, *drawn(engine, random, tokens - 1)]
+        generated_rate(engine, prompt, 2)
+        measured = alternate(
+            setting.plan,
+            {
+                "ours": partial(generated_rate, engine, prompt, DEEP_NEW_TOKENS),
+                **{
+                    f"llama.cpp flash {peers.flash_word(flash=flash)}": partial(
+                        peers.bench,
+                        setting.model,
+                        threads=setting.threads,
+                        flash=flash,
+                        new=DEEP_NEW_TOKENS,
+                        depth=tokens,
+                    )
+                    for flash in (False, True)
+                },
+            },
+        )
+    others = {name: median(v) for name, v in measured.sides.items() if name != "ours"}
+    best, worse = sorted(others, key=lambda name: -others[name])
+    note = f"; {worse} {others[worse]:.4g} t/s"
+    row = f"depth-{tokens}"
+    return [
+        compare(row, setting.name, "t/s", measured, DEEP, peer=best, note=note),
+    ]
+
+
+def generated_rate(engine: LlamaEngine, prompt: list[int], new: int) -> float:
+    """Return the tokens/s of one answer, from its first token to its last.
+
+    The prompt's own step is no generation, and llama-bench leaves it out as well.
+    """
+    for seed in count():
+        sampling = Sampling(
+            temperature=0.8, top_k=40, top_p=0.95, seed=seed, max_tokens=new + 1
+        )
+        times = [time.perf_counter() for _ in engine.generate(prompt, sampling)]
+        # Random weights may happen to end an answer early; another seed does not.
+        if len(times) == new + 1:
+            return new / (times[-1] - times[0])
+    raise AssertionError("there is always another seed")
+
+
+def read_rate(engine: LlamaEngine, random: Random) -> float:
+    """Return the tokens/s of reading a prompt, up to its answer's first token."""
+    prompt = drawn(engine, random, PROMPT)
+    begun = time.perf_counter()
+    [chunk] = engine.generate(prompt, Sampling(max_tokens=1))
+    seconds = time.perf_counter() - begun
+    return (PROMPT - chunk.stats.cached_tokens) / seconds
+
+
+def drawn(engine: LlamaEngine, random: Random, length: int) -> list[int]:
+    """Return random tokens, as llama-bench reads."""
+    return [random.randrange(3, engine.vocabulary.size) for _ in range(length)]
+
+
+def _their_generation(setting: Setting, new: int) -> float:
+    return peers.bench(
+        setting.model, threads=setting.threads, flash=setting.flash, new=new
+    )
