@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from wizard_edge.fitting import Machine
 from wizard_edge.hardware import Cores, Memory
 
@@ -19,3 +22,12 @@ def machine(
 PI = machine(8.4, bandwidth=11e9)
 LAPTOP = machine(16.5, bandwidth=38e9)
 WORKSTATION = machine(67, bandwidth=150e9)
+
+
+def plant(root: Path, files: Mapping[str, object]) -> Path:
+    """Write files as the kernel shows them, each with a line break at its end."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+    return root

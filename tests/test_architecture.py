@@ -49,6 +49,7 @@ LAYERS = {
     "answer_text": 2,
     "answers": 2,
     "backend": 2,
+    "condition": 2,
     "conversion": 2,
     "conversation": 2,
     "download": 2,

@@ -21,6 +21,7 @@ from wizard_edge.files import free_disk
 __all__ = [
     "Cores",
     "Memory",
+    "ask_sysctl",
     "find_cores",
     "find_load",
     "find_memory",
@@ -85,7 +86,7 @@ def find_cores(
     `allowed` are the hardware threads of its affinity, None to ask the system.
     """
     if platform == "darwin":
-        return _darwin_cores(sysctl or _sysctl)
+        return _darwin_cores(sysctl or ask_sysctl)
     if platform != "linux":
         count = os.cpu_count() or 1
         return Cores(logical=count, physical=count, fast=count)
@@ -104,7 +105,7 @@ def find_memory(
 ) -> Memory:
     """Measure the memory of this machine, or of the container it lends us."""
     if platform == "darwin":
-        return _darwin_memory(sysctl or _sysctl)
+        return _darwin_memory(sysctl or ask_sysctl)
     if platform == "win32":
         return _windows_memory()
     table = _table(root / "proc/meminfo")
@@ -267,7 +268,7 @@ def _darwin_memory(sysctl: Sysctl) -> Memory:
     return Memory(total, total if share is None else total * min(share, 100) // 100)
 
 
-def _sysctl(name: str) -> int | None:
+def ask_sysctl(name: str) -> int | None:
     """Ask macOS for a whole number; None where it knows no such name."""
     libc = ctypes.CDLL(None)
     value = ctypes.c_int64(0)
