@@ -29,6 +29,7 @@ Commands:
   run         Answer one prompt, or converse on a terminal
   list        List the models in the store
   fit         Predict what fits this machine, and how fast it is
+  doctor      Look for what keeps models from running well
   show        Show all that is known about a model
   rm          Remove models from the store
   verify      Check the files of the store, repair them
