@@ -25,6 +25,7 @@ from wizard_edge.pace import Pace, Step, unobserved
 from wizard_edge.parking import Parking
 from wizard_edge.scoring import logprobs_of
 from wizard_edge.slots import Place, Slot
+from wizard_edge.speculation import Speculation
 from wizard_edge.turns import Turn
 
 _logger = logging.getLogger(__name__)
@@ -55,16 +56,18 @@ class Scheduler:
         parking: Parking | None = None,
         pace: Pace | None = None,
         observe: Callable[[Step], None] = unobserved,
+        speculation: Speculation | None = None,
         load_s: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Own `backend`; nothing runs before the first call.
+        """Own `backend`, and what guesses beside it; nothing runs before a call.
 
         `observe` is told of every step that came to its end, between two steps.
         """
         self._backend = backend
         self._pace = pace or Pace()
         self._observe = observe
+        self._speculation = speculation
         self._load_s = load_s
         self._clock = clock
         self.cache = KvCache(backend, parking or Parking(0))
@@ -194,7 +197,7 @@ class Scheduler:
             self._closed = True
             self._changed.notify()
         if thread is None and first:
-            self._backend.close()
+            self._free()
         elif thread is not None and thread is not threading.current_thread():
             join(thread)
 
@@ -274,6 +277,7 @@ class Scheduler:
         self._run_jobs()
         self._drop_cancelled()
         self._admit()
+        self._guess()
         shares = self._share()
         if not shares:
             return
@@ -340,6 +344,8 @@ class Scheduler:
 
     def _begin(self, turn: Turn, place: Place, owner: object | None) -> None:
         turn.begin(place.slot)
+        if self._speculation is not None:
+            turn.guesses = self._speculation.begin(place.slot.index)
         self._active.append(turn)
         try:
             self.cache.settle(turn.prompt, place, owner)
@@ -354,6 +360,25 @@ class Scheduler:
             # Who asked may have gone meanwhile.
             slot.busy = not wanted.over
             wanted.grant(slot)
+
+    def _guess(self) -> None:
+        """Put guesses behind the drawn tokens, in a step that reads no prompt.
+
+        A batch that reads one leaves no arithmetic unit idle.
+        """
+        if not all(turn.pending for turn in self._active):
+            return
+        rows = sum(len(turn.pending) for turn in self._active)
+        for turn in self._active:
+            most = min(turn.left - 1, self._backend.batch - rows)
+            # Those of a step that was ended in its middle are still there.
+            if turn.guesses is None or most <= 0 or len(turn.pending) > 1:
+                continue
+            guesses = turn.guesses.guess(
+                _slot(turn).cached, turn.pending[0], others=rows - 1, most=most
+            )
+            turn.pending += guesses
+            rows += len(guesses)
 
     def _share(self) -> list[tuple[Turn, list[int]]]:
         """Divide a batch: every single token, and the room fairly among prompts."""
@@ -402,8 +427,11 @@ class Scheduler:
         self, shares: Sequence[tuple[Turn, list[int]]], seconds: float
     ) -> None:
         rows = sum(len(ids) for _, ids in shares)
-        if rows > _FEW_ROWS:
-            self._pace.observe(rows, seconds)
+        if any(not turn.pending for turn, _ in shares):
+            if rows > _FEW_ROWS:
+                self._pace.observe(rows, seconds)
+        elif self._speculation is not None:
+            self._speculation.costs.observe(rows, seconds)
         self._observe(Step(rows, _deepest(shares), seconds))
 
     def _deliver(self, turn: Turn, ids: list[int], row: int) -> None:
@@ -426,17 +454,21 @@ class Scheduler:
         """
         accepted = 0
         goes_on = True
-        for index in range(len(drafts) + 1):
+        if drafts:
+            turn.note_drafted(len(drafts))
+        for index, draft in enumerate([*drafts, None]):
             token = turn.chooser.sample(row + index)
             likely = self._look_up(turn, token, row + index)
-            goes_on = turn.draw(token, self._backend.vocabulary, likely)
-            if not goes_on or index == len(drafts) or token != drafts[index]:
+            right = token == draft
+            goes_on = turn.draw(token, self._backend.vocabulary, likely, guessed=right)
+            if not (right and goes_on):
                 break
             accepted += 1
         if drafts:
-            turn.note_drafts(len(drafts), accepted)
             slot = _slot(turn)
             self.cache.cut(slot, len(slot.cached) - (len(drafts) - accepted))
+            if turn.guesses is not None:
+                turn.guesses.settle(len(drafts), accepted)
         if not goes_on:
             self._release(turn)
 
@@ -481,6 +513,11 @@ class Scheduler:
             job.fail(error)
         if self._chore is not None:
             self._chore.close()
+        self._free()
+
+    def _free(self) -> None:
+        if self._speculation is not None:
+            self._speculation.close()
         self._backend.close()
 
 

@@ -14,6 +14,7 @@ from wizard_edge.answers import Outbox
 from wizard_edge.backend import Chooser
 from wizard_edge.engine import Chunk, Finish, Logprobs, Sampling, Stats, Vocabulary
 from wizard_edge.slots import Slot
+from wizard_edge.speculation import Guesses
 
 # A reader hears so often how far the reading of a long prompt has come.
 _REPORTS_EVERY_S = 1.0
@@ -43,6 +44,7 @@ class Turn:
         self.slot: Slot | None = None
         # Drawn and not evaluated yet: one token, and guesses of what follows it.
         self.pending: list[int] = []
+        self.guesses: Guesses | None = None
         self._outbox = outbox
         self._clock = clock
         self._limit = limit
@@ -89,18 +91,23 @@ class Turn:
             self._reported = now
             self._outbox.put(Chunk(None, "", None, self._stats))
 
-    def note_drafts(self, drafted: int, accepted: int) -> None:
-        """Take note of guesses that were evaluated, and how many were right."""
-        self._stats = replace(
-            self._stats,
-            drafted_tokens=self._stats.drafted_tokens + drafted,
-            accepted_tokens=self._stats.accepted_tokens + accepted,
-        )
+    def note_drafted(self, count: int) -> None:
+        """Take note of guesses that were evaluated."""
+        drafted = self._stats.drafted_tokens + count
+        self._stats = replace(self._stats, drafted_tokens=drafted)
 
     def draw(
-        self, token: int, vocabulary: Vocabulary, logprobs: Logprobs | None = None
+        self,
+        token: int,
+        vocabulary: Vocabulary,
+        logprobs: Logprobs | None = None,
+        *,
+        guessed: bool = False,
     ) -> bool:
-        """Hand a drawn token to the reader; False when it was the last one."""
+        """Hand a drawn token to the reader; False when it was the last one.
+
+        The last one counts as no right guess: what was evaluated of it is cut off.
+        """
         now = self._clock()
         if not self._stats.new_tokens:
             self._mark = now
@@ -113,6 +120,9 @@ class Turn:
         finish = self._finish(token, vocabulary)
         if finish is not None and not self._text.stopped:
             text += self._text.end()
+        if guessed and finish is None:
+            accepted = self._stats.accepted_tokens + 1
+            self._stats = replace(self._stats, accepted_tokens=accepted)
         self._outbox.put(Chunk(token, text, finish, self._stats, logprobs))
         self.pending = [token]
         return finish is None
