@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from wizard_edge.engine import Chunk, Sampling, Stats, never
-from wizard_edge.errors import UsageError
+from wizard_edge.engine import Chunk, KvPart, Sampling, Stats, never
+from wizard_edge.errors import BackendError, UsageError
+from wizard_edge.slots import shared_prefix
 
 BOS, EOS = 1, 2
 _OFFSET = 3
@@ -42,18 +44,28 @@ class ScriptedEngine:
 
     Like the real one it holds the tokens of the last prompt and answer, without
     the token drawn last, and reports what of the next prompt it would not evaluate.
+    What it saves of them is their numbers as JSON, parts of them with `saves_parts`.
     """
 
     load_s = 0.0
+    state_kind = "scripted"
 
     def __init__(
-        self, *answers: str, context: int = 4096, bos: int | None = BOS
+        self,
+        *answers: str,
+        context: int = 4096,
+        bos: int | None = BOS,
+        saves_parts: bool = True,
+        can_shift: bool = True,
     ) -> None:
         self.vocabulary = CharVocabulary(bos=bos)
         self.context = context
+        self.saves_parts = saves_parts
+        self.can_shift = can_shift
         self.prompts: list[list[int]] = []
+        self.evaluated = 0
+        self.cached: list[int] = []
         self._answers = list(answers)
-        self._cached: list[int] = []
 
     def generate(
         self,
@@ -68,22 +80,49 @@ class ScriptedEngine:
         self.prompts.append(list(prompt))
         return self._answer(list(prompt), sampling, cancelled)
 
+    def shift_state(self, ids: Sequence[int], *, first: int, count: int) -> bool:
+        held = shared_prefix(self.cached, ids)
+        if held < first + count:
+            return False
+        self.cached = [*self.cached[:first], *self.cached[first + count : held]]
+        return True
+
+    def save_state(self, ids: Sequence[int], *, first: int = 0) -> KvPart:
+        if first and not self.saves_parts:
+            raise UsageError("no parts")
+        held = self.cached[first : shared_prefix(self.cached, ids)]
+        return KvPart(first, len(held), json.dumps(held).encode() if held else b"")
+
+    def restore_state(
+        self,
+        ids: Sequence[int],
+        parts: Iterable[KvPart],
+        *,
+        owner: object | None = None,
+    ) -> None:
+        self.cached = []
+        try:
+            for part in parts:
+                self.cached += json.loads(bytes(part.data))
+        except ValueError as err:
+            self.cached = []
+            raise BackendError("no state of this engine") from err
+        assert self.cached == list(ids[: len(self.cached)])
+
     def close(self) -> None:
         pass
 
     def _answer(
         self, prompt: list[int], sampling: Sampling, cancelled: Callable[[], bool]
     ) -> Iterator[Chunk]:
-        cached = 0
-        while cached < min(len(self._cached), len(prompt) - 1):
-            if self._cached[cached] != prompt[cached]:
-                break
-            cached += 1
-        self._cached = list(prompt)
+        cached = shared_prefix(self.cached, prompt[:-1])
+        self.cached = list(prompt)
+        self.evaluated += len(prompt) - cached
         before = Stats(len(prompt), cached, read_tokens=len(prompt) - cached)
         if cancelled():
             yield Chunk(None, "", "cancelled", before)
             return
+        limit = min(sampling.max_tokens or self.context, self.context - len(prompt))
         ids = [*self.vocabulary.tokenize(self._answers.pop(0)), EOS]
         for count, token in enumerate(ids, start=1):
             stats = replace(before, new_tokens=count)
@@ -93,9 +132,10 @@ class ScriptedEngine:
             elif cancelled():
                 yield Chunk(token, text, "cancelled", stats)
                 return
-            elif count == sampling.max_tokens:
+            elif count == limit:
                 yield Chunk(token, text, "length", stats)
                 return
             else:
                 yield Chunk(token, text, None, stats)
-                self._cached.append(token)
+                self.cached.append(token)
+                self.evaluated += 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -128,7 +129,7 @@ def test_an_answer_nobody_reads_to_the_end_is_kept_as_far_as_read() -> None:
 
     chunks = conversation.ask("x", GREEDY)
     read = [next(chunks) for _ in range(4)]
-    chunks.close()  # type: ignore[attr-defined]
+    chunks.close()
 
     assert text_of(read) == "abc"
     assert conversation.messages[-1] == Message("assistant", "abc")
@@ -206,7 +207,190 @@ def test_an_answer_that_was_open_does_not_undo_clear() -> None:
     next(chunks)
 
     conversation.clear()
-    chunks.close()  # type: ignore[attr-defined]
+    chunks.close()
 
     assert conversation.ids == ()
     assert conversation.messages == []
+
+
+def test_undo_forgets_the_last_turn_and_reads_nothing_twice() -> None:
+    engine = ScriptedEngine(" one", " two", " three")
+    conversation = Conversation(engine, VICUNA)
+    say(conversation, "a")
+    before = conversation.ids
+    say(conversation, "b")
+
+    undone = conversation.undo()
+    last = say(conversation, "c")[-1]
+
+    assert (undone.question, undone.text) == ("b", "two")
+    assert conversation.messages[2:] == [
+        Message("user", "c"),
+        Message("assistant", "three"),
+    ]
+    assert last.stats.reread_tokens == 0
+    # The last token of an answer is drawn and never evaluated.
+    assert last.stats.cached_tokens >= len(before) - 1
+
+
+def test_undo_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing was asked"):
+        Conversation(ScriptedEngine(), VICUNA).undo()
+
+
+def test_regenerate_evaluates_the_last_prompt_token_only() -> None:
+    engine = ScriptedEngine(" one", " two", " other")
+    conversation = Conversation(engine, VICUNA)
+    say(conversation, "a")
+    say(conversation, "b")
+
+    last = list(conversation.regenerate(GREEDY))[-1]
+
+    assert last.stats.read_tokens == 1
+    assert last.stats.reread_tokens == 1
+    assert engine.prompts[2] == engine.prompts[1]
+    assert conversation.messages[2:] == [
+        Message("user", "b"),
+        Message("assistant", "other"),
+    ]
+
+
+def test_a_turn_stays_where_its_new_answer_never_begins() -> None:
+    conversation = Conversation(ScriptedEngine(" one"), VICUNA)
+    say(conversation, "a")
+    before = conversation.history
+
+    list(conversation.regenerate(GREEDY, cancelled=lambda: True))
+
+    assert conversation.history == before
+
+
+def test_edit_replaces_a_question_and_forgets_what_follows() -> None:
+    engine = ScriptedEngine(" one", " two", " three", " new")
+    conversation = Conversation(engine, VICUNA)
+    for question in ("a", "b", "c"):
+        say(conversation, question)
+    kept = conversation.history.cut(1).ids
+
+    last = list(conversation.edit(2, "B", GREEDY))[-1]
+
+    assert [message.content for message in conversation.messages] == [
+        *("a", "one"),
+        *("B", "new"),
+    ]
+    assert last.stats.reread_tokens == 0
+    assert last.stats.cached_tokens >= len(kept) + len("USER: ")
+
+
+def test_an_edit_of_a_turn_that_is_not_there_names_how_many_there_are() -> None:
+    conversation = Conversation(ScriptedEngine(" one"), VICUNA)
+    say(conversation, "a")
+
+    with pytest.raises(UsageError, match="no question 2 of 1"):
+        conversation.edit(2, "x", GREEDY)
+
+
+def test_single_turns_can_be_asked_again() -> None:
+    engine = ScriptedEngine(" one", " two", " other")
+    conversation = Conversation(engine, ALPACA)
+    say(conversation, "a")
+    say(conversation, "b")
+
+    last = list(conversation.regenerate(GREEDY))[-1]
+
+    assert engine.prompts[2] == engine.prompts[1]
+    assert last.stats.dropped_turns == 0
+    assert conversation.messages[0] == Message("user", "a")
+    assert conversation.messages[3] == Message("assistant", "other")
+
+
+def test_a_question_closes_the_answer_that_is_still_open() -> None:
+    engine = ScriptedEngine(" abcdef", " two")
+    conversation = Conversation(engine, VICUNA)
+    reply = conversation.ask("x", GREEDY)
+    for _ in range(3):
+        next(reply)
+
+    say(conversation, "y")
+
+    assert [message.content for message in conversation.messages] == [
+        *("x", "ab"),
+        *("y", "two"),
+    ]
+    assert list(conversation.ids) == encode_messages(
+        VICUNA, conversation.messages, engine.vocabulary
+    )
+
+
+def test_an_answer_that_is_closed_twice_joins_once() -> None:
+    conversation = Conversation(ScriptedEngine(" abcdef"), VICUNA)
+    reply = conversation.ask("x", GREEDY)
+    next(reply)
+
+    reply.close()
+    reply.close()
+
+    assert len(conversation.history.turns) == 1
+
+
+def test_an_answer_that_is_dropped_is_kept_as_far_as_read() -> None:
+    conversation = Conversation(ScriptedEngine(" abcdef"), VICUNA)
+    reply = conversation.ask("x", GREEDY)
+    for _ in range(3):
+        next(reply)
+
+    del reply
+
+    assert conversation.messages[-1] == Message("assistant", "ab")
+
+
+def test_an_engine_without_async_answers_says_so() -> None:
+    reply = Conversation(ScriptedEngine(" a"), VICUNA).ask("x", GREEDY)
+
+    async def read() -> None:
+        await anext(reply)
+
+    with pytest.raises(UsageError, match="plain 'for'"):
+        asyncio.run(read())
+
+
+class Recorded:
+    """Remembers what it was told of a conversation."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def record(self, conversation: Conversation) -> None:
+        self.told.append(f"{len(conversation.history.turns)} turns")
+
+    def rest(self, conversation: Conversation) -> None:
+        self.told.append("rest")
+
+
+def test_a_recorder_is_told_of_a_turn_before_its_last_chunk_is_read() -> None:
+    conversation = Conversation(ScriptedEngine(" a"), VICUNA)
+    conversation.recorder = recorded = Recorded()
+    reply = conversation.ask("x", GREEDY)
+    while next(reply).finish is None:
+        pass
+
+    at_the_end = list(recorded.told)
+    list(reply)
+
+    assert at_the_end == ["1 turns"]
+    assert recorded.told == ["1 turns", "rest"]
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_undo_of_every_turn_gives_what_was_before(turns: int) -> None:
+    engine = ScriptedEngine(*[" answer"] * 4)
+    conversation = Conversation(engine, VICUNA)
+    seen = []
+    for question in range(4):
+        seen.append(conversation.ids)
+        say(conversation, f"question {question}")
+
+    for _ in range(4 - turns):
+        conversation.undo()
+
+    assert conversation.ids == seen[turns]

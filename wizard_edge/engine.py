@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
+from typing import (
+    TYPE_CHECKING,
+    Literal,
+    Protocol,
+    TypeAlias,
+    get_args,
+    runtime_checkable,
+)
 
 from wizard_edge.errors import UsageError
 
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 
 Finish = Literal["stop", "length", "cancelled"]
 KvType = Literal["f32", "f16", "q8_0", "q4_0"]
+# What happens when a conversation outgrows the context.
+Overflow = Literal["drop-oldest-turns", "shift", "error"]
 GpuLayers = Literal["auto", "all"] | int
 # What can be read byte by byte without a copy.
 Blob: TypeAlias = bytes | bytearray | memoryview
@@ -308,6 +317,7 @@ class KvPart:
     data: Blob
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """An engine whose KV cache can leave the process and come back."""
 
@@ -334,6 +344,24 @@ class Stateful(Protocol):
         """Put parts that follow each other, the first at 0, back into the KV cache.
 
         Raises: BackendError when llama.cpp refuses one: nothing of them is kept.
+        """
+        ...
+
+
+@runtime_checkable
+class Shifting(Protocol):
+    """An engine that can drop tokens in the middle of what it has read."""
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether the model allows it, and nobody asked for exact results."""
+        ...
+
+    def shift_state(self, ids: Sequence[int], *, first: int, count: int) -> bool:
+        """Drop `count` tokens of `ids` from `first` on; those behind move up.
+
+        What was computed for those behind, in sight of the dropped ones, stays as it
+        is. False where the KV cache does not hold them: nothing happens.
         """
         ...
 

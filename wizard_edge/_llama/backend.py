@@ -105,6 +105,11 @@ class LlamaBackend:
                 hint="try a smaller --ctx-size",
             )
         self._memory = self._library.llama_get_memory(self.handle)
+        # What is moved was computed in sight of what is gone: not what a cold
+        # evaluation gives.
+        self.can_shift = not options.deterministic and bool(
+            self._library.llama_memory_can_shift(self._memory)
+        )
         self._batch = self._library.llama_batch_init(MAX_BATCH, 0, 1)
 
     @property
@@ -204,12 +209,7 @@ class LlamaBackend:
         self.cut(target, length)
 
     def shift(self, sequence: int, first: int, count: int) -> None:
-        """Drop tokens in the middle of a sequence; see `Backend.shift`.
-
-        Raises: BackendError for a model whose positions cannot be moved.
-        """
-        if not self._library.llama_memory_can_shift(self._memory):
-            raise BackendError("this model cannot move tokens in its context")
+        """Drop tokens in the middle of a sequence; see `Backend.shift`."""
         end = first + count
         self._library.llama_memory_seq_rm(self._memory, sequence, first, end)
         self._library.llama_memory_seq_add(self._memory, sequence, end, -1, -count)

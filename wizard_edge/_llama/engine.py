@@ -175,13 +175,20 @@ class LlamaEngine:
 
         self._scheduler.run(restore)
 
+    @property
+    def can_shift(self) -> bool:
+        """Whether `shift_state` works here; see `Shifting`."""
+        return self._backend.can_shift
+
     def shift_state(self, ids: Sequence[int], *, first: int, count: int) -> bool:
         """Drop tokens in the middle of what the KV cache holds of `ids`.
 
         Those behind move up and keep what was computed while the dropped ones were
         there. False where the cache does not hold all of them up to there.
-        Raises: BackendError for a model whose positions cannot be moved.
+        Raises: UsageError where `can_shift` is not.
         """
+        if not self.can_shift:
+            raise UsageError("this engine cannot shift its context")
 
         def shift(backend: Backend, stopped: Callable[[], bool]) -> bool:
             cache = self._scheduler.cache
