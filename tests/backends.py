@@ -49,6 +49,7 @@ class FakeBackend:
         self.context = context
         self.batch = batch
         self.saves_parts = sequences == 1
+        self.mixes = True
         self.cells: list[list[int]] = [[] for _ in range(sequences)]
         self.batches: list[list[Span]] = []
         self.evaluated = 0
@@ -63,6 +64,7 @@ class FakeBackend:
         self, spans: Sequence[Span], *, stopped: Callable[[], bool] | None = None
     ) -> bool:
         assert not self.closed
+        assert self.mixes or len(spans) == 1
         assert 0 < sum(len(span.ids) for span in spans) <= self.batch
         self.batches.append(list(spans))
         self._rows = dict(self._evaluate(spans))

@@ -75,6 +75,7 @@ LAYERS = {
     "replies": 2,
     "scheduler": 2,
     "scoring": 2,
+    "shares": 2,
     "slots": 2,
     "speculation": 2,
     "speed": 2,

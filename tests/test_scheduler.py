@@ -98,6 +98,24 @@ def test_many_answers_come_at_once_in_one_batch_each_step() -> None:
     assert max(len(batch) for batch in backend.batches) == 4
 
 
+def test_where_sequences_do_not_mix_each_comes_in_its_turn() -> None:
+    backend = FakeBackend(sequences=3)
+    backend.mixes = False
+    gate = Gate(backend)
+    with running(backend) as scheduler:
+        answers = [scheduler.submit(prompt(seed), FEW) for seed in range(3)]
+        assert gate.entered.wait(20)
+        gate.opened.set()
+        found = [tokens(answer) for answer in answers]
+
+    assert found == [answer_to(prompt(seed), 6) for seed in range(3)]
+    served = [batch[0].sequence for batch in backend.batches]
+    first, second, third = served[1:4]
+    assert len({first, second, third}) == 3
+    # The first one began before the others came.
+    assert served == [first, *[first, second, third] * 5, second, third]
+
+
 def test_more_callers_than_sequences_wait_in_their_order() -> None:
     backend = FakeBackend(sequences=2)
     gate = Gate(backend)

@@ -54,6 +54,11 @@ class Backend(Protocol):
     @property
     def batch(self) -> int: ...
     @property
+    def mixes(self) -> bool:
+        """Whether a batch may hold tokens of several sequences."""
+        ...
+
+    @property
     def saves_parts(self) -> bool:
         """Whether `save` can begin behind the first token."""
         ...

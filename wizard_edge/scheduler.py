@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from wizard_edge.answers import Answer, Outbox
-from wizard_edge.backend import Backend, Span
+from wizard_edge.backend import Backend
 from wizard_edge.engine import Logprobs, Sampling, never
 from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.jobs import LISTENS_EVERY_S, Chore, Job, Reservation, join
@@ -24,6 +24,7 @@ from wizard_edge.kv_cache import KvCache
 from wizard_edge.pace import Pace, Step, unobserved
 from wizard_edge.parking import Parking
 from wizard_edge.scoring import logprobs_of
+from wizard_edge.shares import Share, count_rows, divide
 from wizard_edge.slots import Place, Slot
 from wizard_edge.speculation import Speculation
 from wizard_edge.turns import Turn
@@ -278,30 +279,32 @@ class Scheduler:
         self._drop_cancelled()
         self._admit()
         self._guess()
-        shares = self._share()
+        shares = self._divide()
         if not shares:
             return
-        spans = [_span(turn, ids) for turn, ids in shares]
         begun = self._clock()
         try:
-            whole = self._backend.decode(spans, stopped=self._stopper(shares))
+            whole = self._backend.decode(
+                [share.span for share in shares], stopped=self._stopper(shares)
+            )
         except BackendError as err:
-            self._fail(shares, err)
+            for share in shares:
+                self._fail(share.turn, err)
             return
         if not whole:
-            for turn, _ in shares:
-                self.cache.cut(_slot(turn), len(_slot(turn).cached))
+            for share in shares:
+                slot = share.turn.place
+                self.cache.cut(slot, len(slot.cached))
             return
         self._note_step(shares, self._clock() - begun)
         row = 0
-        for turn, ids in shares:
-            _slot(turn).cached += ids
+        for share in shares:
             try:
-                self._deliver(turn, ids, row)
+                self._deliver(share, row)
             except UsageError as err:
                 # Such as a grammar that allows nothing more.
-                self._fail([(turn, ids)], err)
-            row += len(ids)
+                self._fail(share.turn, err)
+            row += len(share.ids)
 
     def _run_jobs(self) -> None:
         while self._jobs:
@@ -350,7 +353,7 @@ class Scheduler:
         try:
             self.cache.settle(turn.prompt, place, owner)
         except BackendError as err:
-            self._fail([(turn, [])], err)
+            self._fail(turn, err)
         else:
             turn.note_cached()
 
@@ -375,75 +378,56 @@ class Scheduler:
             if turn.guesses is None or most <= 0 or len(turn.pending) > 1:
                 continue
             guesses = turn.guesses.guess(
-                _slot(turn).cached, turn.pending[0], others=rows - 1, most=most
+                turn.place.cached, turn.pending[0], others=rows - 1, most=most
             )
             turn.pending += guesses
             rows += len(guesses)
 
-    def _share(self) -> list[tuple[Turn, list[int]]]:
-        """Divide a batch: every single token, and the room fairly among prompts."""
-        room = self._backend.batch
-        shares: list[tuple[Turn, list[int]]] = []
-        for turn in self._active:
-            if turn.pending:
-                ids = turn.pending[: max(1, min(len(turn.pending), room))]
-                shares.append((turn, ids))
-                room -= len(ids)
-        room = min(room, self._reading_room(bool(shares)))
-        # Who needs least first: what it leaves is divided among the others.
-        reading = sorted(
-            (turn for turn in self._active if not turn.pending),
-            key=lambda turn: turn.unread,
-        )
-        for index, turn in enumerate(reading):
-            count = min(turn.unread, max(1, room // (len(reading) - index)))
-            if room <= 0:
-                break
-            start = len(_slot(turn).cached)
-            shares.append((turn, turn.prompt[start : start + count]))
-            room -= count
-        return shares
+    def _divide(self) -> list[Share]:
+        """Say what the next step evaluates."""
+        batch = self._backend.batch
+        turns = self._active
+        if not self._backend.mixes:
+            # Each in its turn.
+            turns = self._active[:1]
+            self._active = self._active[1:] + turns
+        if any(turn.pending for turn in self._active):
+            seconds, least = _SHARED_STEP_S, _LEAST_SHARED
+        else:
+            seconds, least = _LONE_STEP_S, _LEAST_LONE
+        reading = self._pace.tokens_within(seconds, least=least, most=batch)
+        return divide(turns, batch=batch, reading=reading)
 
-    def _reading_room(self, shared: bool) -> int:
-        most = self._backend.batch
-        if shared:
-            return self._pace.tokens_within(
-                _SHARED_STEP_S, least=_LEAST_SHARED, most=most
-            )
-        return self._pace.tokens_within(_LONE_STEP_S, least=_LEAST_LONE, most=most)
-
-    def _stopper(
-        self, shares: Sequence[tuple[Turn, list[int]]]
-    ) -> Callable[[], bool] | None:
+    def _stopper(self, shares: Sequence[Share]) -> Callable[[], bool] | None:
         """Return what ends a long step in its middle; None for a short one."""
-        rows = sum(len(ids) for _, ids in shares)
+        rows = count_rows(shares)
         rate = self._pace.rate
         if rows <= _FEW_ROWS or (rate is not None and rows <= rate * _SHORT_S):
             return None
-        turns = [turn for turn, ids in shares if turn.unread > 0]
+        turns = [share.turn for share in shares if share.reads]
         return lambda: self._closed or any(turn.cancelled for turn in turns)
 
-    def _note_step(
-        self, shares: Sequence[tuple[Turn, list[int]]], seconds: float
-    ) -> None:
-        rows = sum(len(ids) for _, ids in shares)
-        if any(not turn.pending for turn, _ in shares):
+    def _note_step(self, shares: Sequence[Share], seconds: float) -> None:
+        rows = count_rows(shares)
+        if any(share.reads for share in shares):
             if rows > _FEW_ROWS:
                 self._pace.observe(rows, seconds)
         elif self._speculation is not None:
             self._speculation.costs.observe(rows, seconds)
-        self._observe(Step(rows, _deepest(shares), seconds))
+        deepest = max(len(share.turn.place.cached) for share in shares)
+        self._observe(Step(rows, deepest, seconds))
 
-    def _deliver(self, turn: Turn, ids: list[int], row: int) -> None:
-        """Draw what follows the tokens of a turn that were evaluated from `row` on."""
-        if not turn.pending:
-            turn.note_read(len(ids))
-            if turn.unread:
-                return
+    def _deliver(self, share: Share, row: int) -> None:
+        """Draw what follows the tokens that were evaluated from `row` on."""
+        turn, ids, reads = share.turn, share.ids, share.reads
+        turn.place.cached += ids
+        if not reads:
+            self._draw(turn, ids[1:], row)
+            return
+        turn.note_read(len(ids))
+        if not turn.unread:
             # Only the last token of a prompt is looked at.
             self._draw(turn, [], row + len(ids) - 1)
-        else:
-            self._draw(turn, ids[1:], row)
 
     def _draw(self, turn: Turn, drafts: list[int], row: int) -> None:
         """Draw tokens as long as the drafts foresee them.
@@ -465,7 +449,7 @@ class Scheduler:
                 break
             accepted += 1
         if drafts:
-            slot = _slot(turn)
+            slot = turn.place
             self.cache.cut(slot, len(slot.cached) - (len(drafts) - accepted))
             if turn.guesses is not None:
                 turn.guesses.settle(len(drafts), accepted)
@@ -483,18 +467,16 @@ class Scheduler:
         turn.chooser.close()
         self._active.remove(turn)
         with self._changed:
-            _slot(turn).busy = False
+            turn.place.busy = False
 
-    def _fail(
-        self, shares: Sequence[tuple[Turn, list[int]]], error: BaseException
-    ) -> None:
-        for turn, _ in shares:
-            turn.fail(error)
-            self.cache.forget(_slot(turn))
-            self._release(turn)
+    def _fail(self, turn: Turn, error: BaseException) -> None:
+        turn.fail(error)
+        self.cache.forget(turn.place)
+        self._release(turn)
 
     def _fail_all(self, error: BaseException) -> None:
-        self._fail([(turn, []) for turn in list(self._active)], error)
+        for turn in list(self._active):
+            self._fail(turn, error)
 
     def _end(self) -> None:
         """Tell everybody who still waits, then free the backend."""
@@ -519,23 +501,6 @@ class Scheduler:
         if self._speculation is not None:
             self._speculation.close()
         self._backend.close()
-
-
-def _span(turn: Turn, ids: list[int]) -> Span:
-    slot = _slot(turn)
-    if turn.pending:
-        return Span(slot.index, len(slot.cached), ids, 0)
-    last = len(slot.cached) + len(ids) == len(turn.prompt)
-    return Span(slot.index, len(slot.cached), ids, len(ids) - last)
-
-
-def _deepest(shares: Sequence[tuple[Turn, list[int]]]) -> int:
-    return max(len(_slot(turn).cached) for turn, _ in shares)
-
-
-def _slot(turn: Turn) -> Slot:
-    assert turn.slot is not None
-    return turn.slot
 
 
 def _holder(turn: Turn) -> object | None:

@@ -58,6 +58,12 @@ class Turn:
         return self.cancelled
 
     @property
+    def place(self) -> Slot:
+        """The slot that was taken."""
+        assert self.slot is not None
+        return self.slot
+
+    @property
     def unread(self) -> int:
         """How many tokens of the prompt are not in the cache yet."""
         return 0 if self.slot is None else len(self.prompt) - len(self.slot.cached)

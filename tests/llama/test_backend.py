@@ -188,7 +188,7 @@ def test_the_seed_decides_on_the_tokens(backend: LlamaBackend) -> None:
     assert len({tuple(tokens) for tokens in drawn}) == 3
 
 
-@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("quant", ["F16", "Q8_0", "Q4_K_M"])
 def test_deterministic_is_equal_to_the_last_bit_however_it_was_read(
     apprentice: Callable[[str], Path], quant: str
 ) -> None:
@@ -225,14 +225,16 @@ def all_ways(backend: LlamaBackend) -> list[NDArray[np.float32]]:
     read(backend, OTHERS[:-1], sequence=1)
     backend.cut(0, 50)
     backend.cut(2, 70)
-    backend.decode(
-        [
-            Span(1, len(OTHERS) - 1, OTHERS[-1:], 0),
-            Span(0, 50, IDS[50:], len(IDS) - 51),
-            Span(2, 70, IDS[70:], len(IDS) - 71),
-        ]
-    )
-    row = len(IDS) - 50
-    found.append(backend.logits(row)[0])
-    found.append(backend.logits(row + len(IDS) - 70)[0])
+    spans = [
+        Span(1, len(OTHERS) - 1, OTHERS[-1:], 0),
+        Span(0, 50, IDS[50:], len(IDS) - 51),
+        Span(2, 70, IDS[70:], len(IDS) - 71),
+    ]
+    for batch in [spans] if backend.mixes else [[span] for span in spans]:
+        backend.decode(batch)
+        row = 0
+        for span in batch:
+            row += len(span.ids)
+            if span.sequence != 1:
+                found += list(backend.logits(row - 1))
     return found

@@ -28,10 +28,11 @@ QUESTIONS = (
 WAYS = (
     Sampling(max_tokens=20),
     Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=3, max_tokens=20),
-    Sampling(temperature=3, seed=11, max_tokens=20),
+    Sampling(temperature=3, seed=11, max_tokens=20, logprobs=0),
 )
 CASES = list(product(range(len(QUESTIONS)), range(len(WAYS))))
 Case = tuple[int, int]
+Drawn = tuple[int | None, float | None]
 
 
 def prompt_of(engine: LlamaEngine, question: int) -> list[int]:
@@ -45,11 +46,15 @@ def ask(engine: LlamaEngine, case: Case, **more: object) -> Iterator[Chunk]:
     return engine.generate(prompt_of(engine, question), WAYS[way], owner=owner)
 
 
-def tokens(chunks: Iterator[Chunk]) -> list[int | None]:
-    return [chunk.token for chunk in chunks]
+def tokens(chunks: Iterator[Chunk]) -> list[Drawn]:
+    """Return the tokens, with how likely they were where that was asked for."""
+    return [
+        (chunk.token, chunk.logprobs.logprob if chunk.logprobs else None)
+        for chunk in chunks
+    ]
 
 
-def alone(path: Path, options: LoadOptions) -> dict[Case, list[int | None]]:
+def alone(path: Path, options: LoadOptions) -> dict[Case, list[Drawn]]:
     """Return every answer as a caller without neighbours gets it, nothing cached."""
     answers = {}
     for case in CASES:
@@ -80,7 +85,7 @@ def run_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("parallel", [1, 4])
-@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("quant", ["F16", "Q4_K_M"])
 def test_deterministic_answers_are_those_of_a_caller_alone(
     apprentice: Callable[[str], Path], quant: str, parallel: int
 ) -> None:
@@ -88,7 +93,7 @@ def test_deterministic_answers_are_those_of_a_caller_alone(
     path = apprentice(quant)
     options = LoadOptions(threads=1, context=256, parallel=parallel, deterministic=True)
     expected = alone(path, LoadOptions(threads=1, context=256, deterministic=True))
-    found: list[tuple[Case, list[int | None]]] = []
+    found: list[tuple[Case, list[Drawn]]] = []
 
     with LlamaEngine(path, options) as engine:
 

@@ -80,6 +80,9 @@ class LlamaBackend:
         self._library = self.model.library
         self.sequences = options.parallel
         self.saves_parts = options.parallel == 1
+        # llama.cpp puts two sequences into a step even where one token is the most.
+        # Source: llama.cpp 0c1e57098, src/llama-batch.cpp, split_equal.
+        self.mixes = not options.deterministic
         self.batch = MAX_BATCH
         self.context = options.context_for(self.model.trained_context)
         if self.context > self.model.trained_context:
