@@ -253,7 +253,7 @@ def test_memory_that_may_be_locked(
 
     assert limited(8 << 20) == 8 << 20
     assert limited(resource.RLIM_INFINITY) is None
-    plant(tmp_path, {"proc/self/status": "Name:\tx\nCapEff:\t0000000000000001"})
+    plant(tmp_path, {"proc/self/status": "Name:\tx\nCapEff:\t0000000000008001"})
     assert limited(8 << 20) == 8 << 20
     plant(tmp_path, {"proc/self/status": "Name:\tx\nCapEff:\t0000000000004000"})
     assert limited(8 << 20) is None

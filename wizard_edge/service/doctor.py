@@ -232,5 +232,5 @@ def _part(facts: Facts, part: Part) -> Finding:
 
 def _has_card(build: Build | None) -> bool:
     return build is not None and any(
-        item.kind in ("gpu", "igpu") and item.backend != "RPC" for item in build.devices
+        item.kind in ("gpu", "igpu") for item in build.devices
     )
