@@ -21,7 +21,7 @@ from wizard_edge.engine import KV_TYPES, LoadOptions, Sampling
 from wizard_edge.errors import ConfigError, UsageError
 
 # The options of the engine that are no settings, and settings with another name.
-PER_REQUEST = {"grammar", "json_schema"}
+PER_REQUEST = {"grammar", "json_schema", "stop", "logit_bias", "logprobs"}
 RENAMED = {"context": "ctx_size"}
 # What `low-memory` sets and nothing else does.
 BUNDLED = {"default_context", "batch", "repack"}
@@ -117,6 +117,8 @@ def test_what_the_caller_says_is_stronger_than_both() -> None:
         ("gpu-layers", "12", 12),
         ("mmap", "off", False),
         ("mlock", "YES", True),
+        ("deterministic", "1", True),
+        ("parallel", "8", 8),
         ("kv-type", "f16", "f16"),
         ("model", "hf:owner/name", "hf:owner/name"),
     ],

@@ -103,6 +103,8 @@ SETTINGS: dict[str, Setting] = {
         Setting("flash-attention", "yes-no", "use flash attention"),
         Setting("mmap", "yes-no", "map the model file instead of reading it"),
         Setting("mlock", "yes-no", "keep the model from being swapped out"),
+        Setting("deterministic", "yes-no", "evaluate every token alone, to the bit"),
+        Setting("parallel", "whole", "conversations of an engine at once", 1, 256),
         Setting("low-memory", "yes-no", "save memory where nothing else is said"),
         Setting("temperature", "number", "0 takes the likeliest token", 0, 100),
         Setting("top-k", "whole", "choose among the K likeliest, 0 is off", 0, 10**6),
@@ -129,6 +131,8 @@ class Settings:
     flash_attention: bool | None = None
     mmap: bool | None = None
     mlock: bool | None = None
+    deterministic: bool | None = None
+    parallel: int | None = None
     low_memory: bool | None = None
     temperature: float | None = None
     top_k: int | None = None

@@ -133,7 +133,8 @@ def test_options_become_values(
     line = (
         "run tiny Hi -s Be_brief --template alpaca --temperature 0.5 --top-p 0.9 "
         "--top-k 40 --min-p 0.05 --repeat-penalty 1.1 --seed 7 -n 99 -c 512 -t 3 "
-        "--ngl all --kv-type q8_0 --no-mmap --mlock --low-memory --grammar g.gbnf"
+        "--ngl all --kv-type q8_0 --no-mmap --mlock --deterministic --low-memory "
+        "--grammar g.gbnf"
     )
 
     result = cli(*line.split())
@@ -160,6 +161,7 @@ def test_options_become_values(
         "kv_type": "q8_0",
         "mmap": False,
         "mlock": True,
+        "deterministic": True,
         "low_memory": True,
     }
 

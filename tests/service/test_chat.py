@@ -278,6 +278,7 @@ def test_every_load_setting_reaches_the_engine() -> None:
         flash_attention=True,
         mmap=False,
         mlock=True,
+        deterministic=True,
     )
 
     assert load_options_from(settings) == LoadOptions(
@@ -289,6 +290,7 @@ def test_every_load_setting_reaches_the_engine() -> None:
         flash_attention=True,
         mmap=False,
         mlock=True,
+        deterministic=True,
     )
 
 

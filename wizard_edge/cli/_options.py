@@ -268,6 +268,12 @@ _SETTING_OPTIONS: dict[str, _Decorator] = {
         default=None,
         help="Keep the model from being swapped out",
     ),
+    "deterministic": click.option(
+        "--deterministic",
+        is_flag=True,
+        default=None,
+        help="Give the same answer whatever is cached: slower",
+    ),
     "low_memory": click.option(
         "--low-memory",
         is_flag=True,

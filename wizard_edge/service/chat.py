@@ -30,6 +30,7 @@ _LOAD_KEYS = {
     "flash_attention": "flash_attention",
     "mmap": "mmap",
     "mlock": "mlock",
+    "deterministic": "deterministic",
 }
 _SAMPLING_KEYS = (
     "temperature",

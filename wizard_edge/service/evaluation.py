@@ -134,7 +134,13 @@ def _load_options(settings: Settings, context: int, threads: int | None) -> Load
     options = load_options_from(settings)
     if threads is not None:
         options = replace(options, threads=threads, prompt_threads=threads)
-    return replace(options, context=context, kv_type="f16", flash_attention=None)
+    return replace(
+        options,
+        context=context,
+        kv_type="f16",
+        flash_attention=None,
+        deterministic=False,
+    )
 
 
 def _check_memory(
