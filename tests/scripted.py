@@ -6,7 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from wizard_edge.engine import Chunk, KvPart, Sampling, Stats, never
+import numpy as np
+from numpy.typing import NDArray
+
+from wizard_edge.engine import Chunk, KvPart, Logprobs, Sampling, Stats, never
 from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.slots import shared_prefix
 
@@ -78,7 +81,14 @@ class ScriptedEngine:
         if len(prompt) >= self.context:
             raise UsageError("the prompt does not fit")
         self.prompts.append(list(prompt))
-        return self._answer(list(prompt), sampling, cancelled)
+        chunks = self._answer(list(prompt), sampling, cancelled)
+        return (_with_logprobs(chunk, sampling.logprobs) for chunk in chunks)
+
+    def score(
+        self, ids: Sequence[int], *, first: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
+        """Expect every letter of ASCII alike."""
+        yield np.zeros((len(ids) - first, 128 + _OFFSET), np.float32)
 
     def shift_state(self, ids: Sequence[int], *, first: int, count: int) -> bool:
         held = shared_prefix(self.cached, ids)
@@ -139,3 +149,10 @@ class ScriptedEngine:
                 yield Chunk(token, text, None, stats)
                 self.cached.append(token)
                 self.evaluated += 1
+
+
+def _with_logprobs(chunk: Chunk, top: int | None) -> Chunk:
+    """Say of every token that it was certain."""
+    if top is None or chunk.token is None:
+        return chunk
+    return replace(chunk, logprobs=Logprobs(0.0, ((chunk.token, 0.0),)[:top]))

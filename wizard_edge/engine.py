@@ -386,6 +386,10 @@ class Scorer(Protocol):
     def close(self) -> None: ...
 
 
+class ScoringEngine(Engine, Scorer, Protocol):
+    """One loaded model that answers, and says what it expects."""
+
+
 class Embedder(Protocol):
     """One loaded model that turns texts into vectors."""
 

@@ -109,7 +109,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedEngine]:
             system = options["system"]
             assert system is None or isinstance(system, str)
             conversation = Conversation(engine, find_template(template), system=system)
-            return Chat(ref, engine, conversation, Sampling())
+            logprobs = options["logprobs"]
+            assert logprobs is None or isinstance(logprobs, int)
+            return Chat(ref, engine, conversation, Sampling(logprobs=logprobs))
 
         monkeypatch.setattr("wizard_edge.service.chat.open_chat", open_chat)
         return engine

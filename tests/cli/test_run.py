@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -164,6 +165,98 @@ def test_options_become_values(
         "deterministic": True,
         "low_memory": True,
     }
+
+
+def test_options_of_the_answer_become_values(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def open_chat(ref: str, **options: object) -> None:
+        given.update(options)
+        raise BackendError("enough")
+
+    monkeypatch.setattr("wizard_edge.service.chat.open_chat", open_chat)
+    words = ["--stop", "USER:", "--stop", "\n", "--logprobs", "3", "--json"]
+    for bias in ("7=-inf", "</s>=1.5", "==-2", " x=3"):
+        words += ["--logit-bias", bias]
+
+    cli("run", "tiny", "Hi", *words)
+
+    assert (given["stop"], given["logprobs"]) == (("USER:", "\n"), 3)
+    assert given["logit_bias"] == (
+        (7, float("-inf")),
+        ("</s>", 1.5),
+        ("=", -2.0),
+        (" x", 3.0),
+    )
+
+
+def test_logprobs_stand_beside_the_answer(cli: Cli, scripted: Script) -> None:
+    scripted("Hi")
+
+    result = cli("run", "tiny", "Hi", "--json", "--logprobs", "1")
+
+    assert json.loads(result.stdout)["logprobs"] == [
+        {
+            "token": token,
+            "id": id,
+            "logprob": 0,
+            "top": [{"token": token, "id": id, "logprob": 0}],
+        }
+        for token, id in (("H", 75), ("i", 108), ("</s>", 2))
+    ]
+
+
+def test_echo_puts_the_tokens_of_the_prompt_first(cli: Cli, scripted: Script) -> None:
+    engine = scripted("Hi")
+
+    result = cli("run", "tiny", "Hi", "--json", "--logprobs", "0", "--echo")
+
+    told = json.loads(result.stdout)["logprobs"]
+    [prompt] = engine.prompts
+    assert [item["id"] for item in told] == [*prompt, 75, 108, 2]
+    assert [item.get("prompt", False) for item in told] == [True] * len(prompt) + [
+        False
+    ] * 3
+    first, *rest = told[: len(prompt)]
+    assert first == {
+        "token": "<s>",
+        "id": 1,
+        "logprob": None,
+        "top": [],
+        "prompt": True,
+    }
+    assert [item["logprob"] for item in rest] == [pytest.approx(-math.log(131))] * (
+        len(prompt) - 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--logprobs", "3"], "--logprobs are shown as JSON"),
+        (["--echo", "--json"], "--echo shows logprobs"),
+        (
+            ["--logit-bias", "yes"],
+            "invalid value for '--logit-bias': 'yes' is not TOKEN=BIAS",
+        ),
+        (
+            ["--logit-bias", "=1"],
+            "invalid value for '--logit-bias': '=1' is not TOKEN=BIAS",
+        ),
+    ],
+    ids=["no json", "echo of nothing", "no bias", "no token"],
+)
+def test_options_that_say_nothing_together(
+    options: list[str], message: str, cli: Cli, scripted: Script
+) -> None:
+    scripted("ok")
+
+    result = cli("run", "tiny", "Hi", *options)
+
+    assert message in result.stderr
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+# Options of several types, by name.
+from typing import Any
+
 import pytest
 
 from tests.gguf_files import small_llama, string
 from tests.service.fakes import an_installation, stored
 from wizard_edge import verdicts
+from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
 from wizard_edge.engine import LoadOptions, Sampling
 from wizard_edge.errors import (
@@ -377,3 +381,84 @@ def test_a_name_that_store_and_registry_know_is_offered_once(
         find_target(installation, "aprentice")
 
     assert caught.value.near == ("apprentice",)
+
+
+def test_a_stop_text_ends_the_answer_and_its_tokens_stay(
+    installation: Installation,
+) -> None:
+    with open_chat("apprentice", installation=installation) as chat:
+        whole = chat.say("Hi, my name is Ada.")
+    with open_chat("apprentice", stop=("Ada",), installation=installation) as chat:
+        *_, last = chunks = list(chat.ask("Hi, my name is Ada."))
+        vocabulary_text = "".join(map(chat.spell, chat.ids))
+
+    assert "".join(chunk.text for chunk in chunks) == whole.partition("Ada")[0]
+    assert last.finish == "stop"
+    assert vocabulary_text.endswith("Ada")
+    assert vocabulary_text.count("Ada") == 2
+
+
+def test_biases_are_for_ids_texts_and_control_tokens(
+    installation: Installation,
+) -> None:
+    with open_chat("apprentice", installation=installation) as chat:
+        [first, *_] = chat.ask("Hello!")
+    assert first.token is not None
+    with open_chat(
+        "apprentice",
+        logit_bias=[(first.token, float("-inf")), ("</s>", 100.0)],
+        installation=installation,
+    ) as chat:
+        assert chat.say("Hello!") == ""
+        assert chat.sampling.logit_bias == ((first.token, float("-inf")), (2, 100.0))
+
+
+def test_a_text_of_several_tokens_has_no_bias_and_frees_the_model(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[LlamaEngine] = []
+    close = LlamaEngine.close
+
+    def note(engine: LlamaEngine) -> None:
+        closed.append(engine)
+        close(engine)
+
+    monkeypatch.setattr(LlamaEngine, "close", note)
+
+    with pytest.raises(UsageError, match=r"'Hello Ada', which is \d tokens") as caught:
+        open_chat(
+            "apprentice", logit_bias=[("Hello Ada", 1.0)], installation=installation
+        )
+
+    assert caught.value.hint is not None
+    assert len(closed) == 1
+
+
+def test_logprobs_of_an_answer_and_of_its_prompt(installation: Installation) -> None:
+    with open_chat("apprentice", logprobs=2, installation=installation) as chat:
+        chunks = list(chat.ask("Hello!"))
+        first, *scores = chat.score(chat.ids)
+
+    assert first is None
+    for chunk, score in zip(chunks, scores[-len(chunks) :], strict=True):
+        assert chunk.logprobs is not None
+        assert score is not None
+        assert chunk.logprobs.top[0][0] == chunk.token
+        assert chunk.logprobs.logprob == pytest.approx(score.logprob, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"stop": ("",)}, "a stop text is empty"), ({"logprobs": 21}, "from 0 to 20")],
+    ids=["stop", "logprobs"],
+)
+def test_what_cannot_be_asked_is_refused_before_the_load(
+    installation: Installation,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.delattr("wizard_edge.service.chat.LlamaEngine")
+
+    with pytest.raises(UsageError, match=message):
+        open_chat("apprentice", installation=installation, **options)

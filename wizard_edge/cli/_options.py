@@ -6,8 +6,8 @@ given says nothing, so that settings and the model's own choice can speak.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,6 +40,35 @@ class ModelOptions:
     template: str | None = None
     grammar: str | None = None
     json_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What the options say of one answer: where it ends, what is told of it.
+
+    A `logit_bias` is for a token id, or for a text that is one token.
+    """
+
+    stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int | str, float], ...] = ()
+    logprobs: int | None = None
+    echo: bool = False
+
+
+def answer_options(function: _Function) -> _Function:
+    """Add the options of a single answer; they arrive as `answer`."""
+
+    @wraps(function)
+    def collect(*args: object, **given: object) -> object:
+        # Any: each option's own type is that of the field it is named after.
+        found = {item.name: given.pop(item.name) for item in fields(AnswerOptions)}
+        answer = AnswerOptions(**found)  # type: ignore[arg-type]
+        return function(*args, answer=answer, **given)
+
+    decorated: _Function = collect
+    for option in reversed(_ANSWER_OPTIONS):
+        decorated = option(decorated)
+    return decorated
 
 
 def model_options(function: _Function) -> _Function:
@@ -156,6 +185,23 @@ def _layers(
     return int(value)
 
 
+def _biases(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> tuple[tuple[int | str, float], ...]:
+    return tuple(_bias(value) for value in values)
+
+
+def _bias(value: str) -> tuple[int | str, float]:
+    token, _, bias = value.rpartition("=")
+    try:
+        number = float(bias)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not TOKEN=BIAS") from None
+    if not token:
+        raise click.BadParameter(f"{value!r} is not TOKEN=BIAS")
+    return (int(token) if token.isdecimal() else token), number
+
+
 def _file_text(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | None:
@@ -188,6 +234,32 @@ _TEXT_OPTIONS: list[_Decorator] = [
         type=click.Path(),
         callback=_file_text,
         help="Force the answer into a JSON schema (default: none)",
+    ),
+]
+_ANSWER_OPTIONS: list[_Decorator] = [
+    click.option(
+        "--stop",
+        multiple=True,
+        metavar="TEXT",
+        help="End the answer before TEXT, repeatable (default: none)",
+    ),
+    click.option(
+        "--logit-bias",
+        multiple=True,
+        metavar="TOKEN=BIAS",
+        callback=_biases,
+        help="Add to a token's logit, repeatable; -inf forbids it",
+    ),
+    click.option(
+        "--logprobs",
+        type=int,
+        metavar="N",
+        help="With --json: how likely tokens were, and N others",
+    ),
+    click.option(
+        "--echo",
+        is_flag=True,
+        help="With --logprobs: the prompt's tokens too",
     ),
 ]
 # The field of `Settings` -> the option. The settings file may change a default.

@@ -10,13 +10,19 @@ import click
 from wizard_edge.cli._app import App, Command, json_option, pass_app
 from wizard_edge.cli._input import read_pipe
 from wizard_edge.cli._interrupt import answering
-from wizard_edge.cli._options import ModelOptions, complete_models, model_options
+from wizard_edge.cli._options import (
+    AnswerOptions,
+    ModelOptions,
+    answer_options,
+    complete_models,
+    model_options,
+)
 from wizard_edge.cli._output import Output, is_terminal
 from wizard_edge.cli._repl import Repl, describe
 from wizard_edge.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from wizard_edge.engine import Chunk
+    from wizard_edge.engine import Chunk, Logprobs
     from wizard_edge.service.chat import Chat
 
 
@@ -36,22 +42,28 @@ Without MODEL the setting 'model' decides: wizard-edge config model NAME.
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.argument("prompt", required=False)
 @model_options
+@answer_options
 @json_option
 @pass_app
 def command(
-    app: App, model: str | None, prompt: str | None, options: ModelOptions
+    app: App,
+    model: str | None,
+    prompt: str | None,
+    options: ModelOptions,
+    answer: AnswerOptions,
 ) -> None:
     model = model or app.installation.settings.model
     if model is None:
         raise UsageError("missing argument 'MODEL'", hint="wizard-edge run --help")
+    _check_logprobs(app.output, answer)
     question = _question(prompt)
     if question:
-        with _open(app, model, options) as chat:
-            _answer(app.output, chat, question)
+        with _open(app, model, options, answer) as chat:
+            _answer(app.output, chat, question, echo=answer.echo)
         return
     if app.output.as_json or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("no prompt", hint="wizard-edge run MODEL PROMPT")
-    with _open(app, model, options) as chat:
+    with _open(app, model, options, answer) as chat:
         Repl(app.output, chat).run()
 
 
@@ -60,7 +72,14 @@ def _question(prompt: str | None) -> str:
     return "\n\n".join(part for part in (prompt, read_pipe()) if part)
 
 
-def _open(app: App, model: str, options: ModelOptions) -> Chat:
+def _check_logprobs(output: Output, answer: AnswerOptions) -> None:
+    if answer.logprobs is not None and not output.as_json:
+        raise UsageError("--logprobs are shown as JSON", hint="add --json")
+    if answer.echo and answer.logprobs is None:
+        raise UsageError("--echo shows logprobs", hint="add --logprobs N")
+
+
+def _open(app: App, model: str, options: ModelOptions, answer: AnswerOptions) -> Chat:
     from wizard_edge.service.chat import open_chat
 
     with app.output.progress(brief=True) as progress:
@@ -71,12 +90,15 @@ def _open(app: App, model: str, options: ModelOptions) -> Chat:
             settings=options.flags,
             grammar=options.grammar,
             json_schema=options.json_schema,
+            stop=answer.stop,
+            logit_bias=answer.logit_bias,
+            logprobs=answer.logprobs,
             installation=app.installation,
             progress=progress,
         )
 
 
-def _answer(output: Output, chat: Chat, question: str) -> None:
+def _answer(output: Output, chat: Chat, question: str, *, echo: bool) -> None:
     chunks: list[Chunk] = []
     with answering(chat, question) as answer:
         for chunk in answer:
@@ -85,14 +107,16 @@ def _answer(output: Output, chat: Chat, question: str) -> None:
                 output.answer(chunk.text)
     last = chunks[-1]
     if output.as_json:
-        output.document(
-            {
-                "model": chat.name,
-                "text": "".join(chunk.text for chunk in chunks),
-                "finish": last.finish,
-                "stats": last.stats.as_dict(),
-            }
-        )
+        shown: dict[str, object] = {
+            "model": chat.name,
+            "text": "".join(chunk.text for chunk in chunks),
+            "finish": last.finish,
+            "stats": last.stats.as_dict(),
+        }
+        if chat.sampling.logprobs is not None:
+            prompt = _prompt_logprobs(chat, chunks) if echo else []
+            shown["logprobs"] = prompt + _answer_logprobs(chat, chunks)
+        output.document(shown)
     else:
         output.end_answer()
     if last.finish == "length":
@@ -100,3 +124,36 @@ def _answer(output: Output, chat: Chat, question: str) -> None:
     output.detail(describe(last.stats))
     if last.finish == "cancelled":
         raise click.exceptions.Exit(Interrupted.exit_code)
+
+
+def _prompt_logprobs(chat: Chat, chunks: list[Chunk]) -> list[dict[str, object]]:
+    answer = sum(chunk.token is not None for chunk in chunks)
+    ids = chat.ids[: len(chat.ids) - answer]
+    # Nothing was kept of a question whose answer never began.
+    found = chat.score(ids, top=chat.sampling.logprobs or 0) if ids else []
+    return [
+        _logprobs(chat, token, logprobs) | {"prompt": True}
+        for token, logprobs in zip(ids, found, strict=True)
+    ]
+
+
+def _answer_logprobs(chat: Chat, chunks: list[Chunk]) -> list[dict[str, object]]:
+    return [
+        _logprobs(chat, chunk.token, chunk.logprobs)
+        for chunk in chunks
+        if chunk.token is not None
+    ]
+
+
+def _logprobs(chat: Chat, token: int, found: Logprobs | None) -> dict[str, object]:
+    """Return a token with what is known of it; of the very first there is nothing."""
+    top = found.top if found else ()
+    return {
+        "token": chat.spell(token),
+        "id": token,
+        "logprob": found.logprob if found else None,
+        "top": [
+            {"token": chat.spell(other), "id": other, "logprob": logprob}
+            for other, logprob in top
+        ],
+    }

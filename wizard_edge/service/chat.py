@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
 from wizard_edge.conversation import Conversation
-from wizard_edge.engine import Chunk, Engine, LoadOptions, Sampling, never
-from wizard_edge.errors import NotEnough
+from wizard_edge.engine import (
+    Chunk,
+    LoadOptions,
+    Logprobs,
+    Sampling,
+    ScoringEngine,
+    Vocabulary,
+    never,
+)
+from wizard_edge.errors import BackendError, NotEnough, UsageError
 from wizard_edge.hardware import Memory, find_cores, find_memory
 from wizard_edge.low_memory import with_low_memory
 from wizard_edge.progress import Progress, silent
+from wizard_edge.scoring import score_prompt
 from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.targets import choose_template, find_target, note_use
@@ -50,7 +59,11 @@ class Chat:
     """
 
     def __init__(
-        self, name: str, engine: Engine, conversation: Conversation, sampling: Sampling
+        self,
+        name: str,
+        engine: ScoringEngine,
+        conversation: Conversation,
+        sampling: Sampling,
     ) -> None:
         self.name = name
         self.sampling = sampling
@@ -72,6 +85,15 @@ class Chat:
         """Tokens that fit into the conversation."""
         return self._engine.context
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The whole history as token ids."""
+        return self._conversation.ids
+
+    def spell(self, token: int) -> str:
+        """Return how a token is written, control tokens too."""
+        return self._engine.vocabulary.spell(token)
+
     def ask(
         self, text: str, *, cancelled: Callable[[], bool] = never
     ) -> Iterator[Chunk]:
@@ -84,6 +106,14 @@ class Chat:
     def say(self, text: str) -> str:
         """Put a question and return the whole answer. Raises: as `ask`."""
         return "".join(chunk.text for chunk in self.ask(text))
+
+    def score(self, ids: Sequence[int], *, top: int = 0) -> list[Logprobs | None]:
+        """Return how likely each token of a text was after those before it.
+
+        The first has None. Evaluates them anew.
+        Raises: UsageError when there is no id, or more than the context takes.
+        """
+        return list(score_prompt(self._engine, ids, top=top))
 
     def clear(self) -> None:
         """Start over; model, template and system text stay."""
@@ -113,6 +143,16 @@ class Chat:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is loaded, and how its authors talked to it."""
+
+    name: str
+    engine: LlamaEngine
+    template: PromptTemplate
+    sampling: Sampling
+
+
 def open_chat(
     ref: str,
     *,
@@ -121,6 +161,9 @@ def open_chat(
     settings: Settings | None = None,
     grammar: str | None = None,
     json_schema: str | None = None,
+    stop: Sequence[str] = (),
+    logit_bias: Sequence[tuple[int | str, float]] = (),
+    logprobs: int | None = None,
     history: bool | None = None,
     installation: Installation | None = None,
     progress: Progress = silent,
@@ -130,11 +173,56 @@ def open_chat(
     `settings` are laid over those of the installation, which is the user's own
     where none is given; what neither says is the model authors' choice, or suits
     this machine. `history` None keeps earlier turns where the model was trained on
-    several.
+    several. A `logit_bias` is for a token or a text that is exactly one; the other
+    values are those of `Sampling`.
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt,
     BackendError; UsageError for a value or template that does not fit; NotEnough
     for weights that can never fit into this machine's memory; Refused for a model
     that is not free for commercial use, where the settings want that.
+    """
+    # Before the load, which may take a minute.
+    asked = Sampling(
+        grammar=grammar, json_schema=json_schema, stop=tuple(stop), logprobs=logprobs
+    )
+    loaded = load_model(
+        ref,
+        system=system,
+        template=template,
+        settings=settings,
+        installation=installation,
+        progress=progress,
+    )
+    try:
+        sampling = replace(
+            loaded.sampling,
+            grammar=asked.grammar,
+            json_schema=asked.json_schema,
+            stop=asked.stop,
+            logprobs=asked.logprobs,
+            logit_bias=find_biases(loaded.engine.vocabulary, logit_bias),
+        )
+    except UsageError:
+        loaded.engine.close()
+        raise
+    conversation = Conversation(
+        loaded.engine, loaded.template, system=system, history=history
+    )
+    return Chat(loaded.name, loaded.engine, conversation, sampling)
+
+
+def load_model(
+    ref: str,
+    *,
+    system: str | None = None,
+    template: str | None = None,
+    settings: Settings | None = None,
+    parallel: int = 1,
+    installation: Installation | None = None,
+    progress: Progress = silent,
+) -> Loaded:
+    """Load an installed model, or a GGUF file, for `parallel` conversations at once.
+
+    A `system` text is only tried. Raises: as `open_chat`.
     """
     installation = installation or open_installation(os.environ)
     chosen = (settings or Settings()).over(installation.settings)
@@ -143,19 +231,42 @@ def open_chat(
     said = settings.commercial if settings else None
     refuse_target(installation, target, commercial=said)
     chosen_template = choose_template(target, template)
-    sampling = sampling_from(
-        chosen, replace(target.sampling, grammar=grammar, json_schema=json_schema)
-    )
+    sampling = sampling_from(chosen, target.sampling)
     # Before the load, which may take a minute.
     chosen_template.open("", system=system)
-    options = load_options_from(chosen)
+    options = replace(load_options_from(chosen), parallel=parallel)
     # A file that is not there is the engine's to tell.
     with suppress(OSError):
         check_memory(target.path.stat().st_size, options, find_memory())
     engine = LlamaEngine(target.path, options, judge=target.judge, progress=progress)
     note_use(installation, target)
-    conversation = Conversation(engine, chosen_template, system=system, history=history)
-    return Chat(target.name, engine, conversation, sampling)
+    return Loaded(target.name, engine, chosen_template, sampling)
+
+
+def find_biases(
+    vocabulary: Vocabulary, biases: Sequence[tuple[int | str, float]]
+) -> tuple[tuple[int, float], ...]:
+    """Return biases by token id; a text stands for the one token that it is.
+
+    That may be a control token, such as the one that ends an answer.
+    Raises: UsageError for a text that is not exactly one token.
+    """
+    return tuple(
+        (token if isinstance(token, int) else _one_token(vocabulary, token), bias)
+        for token, bias in biases
+    )
+
+
+def _one_token(vocabulary: Vocabulary, text: str) -> int:
+    with suppress(BackendError):
+        return vocabulary.control(text)
+    ids = vocabulary.tokenize(text)
+    if len(ids) != 1:
+        raise UsageError(
+            f"logit-bias for {text!r}, which is {len(ids)} tokens",
+            hint=f"give their ids: {', '.join(map(str, ids))}" if ids else None,
+        )
+    return ids[0]
 
 
 def load_options_from(settings: Settings) -> LoadOptions:
