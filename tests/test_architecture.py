@@ -81,6 +81,7 @@ LAYERS = {
     "speculation": 2,
     "speed": 2,
     "spelling": 2,
+    "step_costs": 2,
     "store": 2,
     "tuning": 2,
     "tuning_file": 2,
