@@ -22,14 +22,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.engine_rows import speed, startup
+from tests.benchmarks.engine_rows import crowd, logits, speed, startup, together, turns
 from tests.benchmarks.engine_rows.pairs import Plan
 from tests.benchmarks.engine_rows.peers import find_program
 from tests.benchmarks.engine_rows.results import Result
 from tests.benchmarks.engine_rows.setting import Setting
 from tests.benchmarks.models import B0_1, B0_9, Shape, make_model
+from tests.conftest import CHECKPOINT
+from tests.converters.running import convert
 from tools.peers import installed_system_info, system_info
 from wizard_edge.hardware import find_cores
+from wizard_edge_converters.options import ConvertOptions
 
 Row = Callable[[Setting], list[Result]]
 ROWS: dict[str, Row] = {
@@ -37,9 +40,15 @@ ROWS: dict[str, Row] = {
     "reading": speed.reading,
     "depth-512": partial(speed.depth, tokens=512),
     "depth-1024": partial(speed.depth, tokens=1024),
+    "together": together.together,
+    "turns": turns.turns,
     "startup": startup.startup,
+    "logits": logits.logits,
+    "crowd": crowd.crowd,
 }
 MODELS: dict[str, Shape] = {"0.9B": B0_9, "0.1B": B0_1}
+# Rows that need answers with an end, and words: they have the bundled model.
+BUNDLED = ("crowd",)
 QUANT = "Q4_K_M"
 # What one row may take with all its models: a run of ten minutes must hold it.
 MINUTES = 8.5
@@ -86,10 +95,16 @@ def measure(
     """Measure the rows asked for, one model after the other, and yield each line."""
     names = [arguments.model] if arguments.model else list(MODELS)
     # Made before the clock of a row runs.
-    models = {name: make_model(folder, MODELS[name], QUANT) for name in names}
-    budget_s = 60 * arguments.minutes / len(models)
-    plan = Plan(arguments.rounds, arguments.calm, budget_s)
-    for row in arguments.rows or ROWS:
+    rows = arguments.rows or list(ROWS)
+    bundled, made = {}, {}
+    if any(row in BUNDLED for row in rows):
+        bundled["apprentice"] = make_apprentice(folder)
+    if any(row not in BUNDLED for row in rows):
+        made = {name: make_model(folder, MODELS[name], QUANT) for name in names}
+    for row in rows:
+        models = bundled if row in BUNDLED else made
+        budget_s = 60 * arguments.minutes / len(models)
+        plan = Plan(arguments.rounds, arguments.calm, budget_s)
         for name, model in models.items():
             place = scratch / f"{row}-{name}"
             place.mkdir()
@@ -102,6 +117,17 @@ def measure(
                 plan=plan,
             )
             yield from ROWS[row](setting)
+
+
+def make_apprentice(folder: Path) -> Path:
+    """Return the bundled model as a GGUF, made once in `folder`."""
+    path = folder / f"apprentice.{QUANT}.gguf"
+    if not path.exists():
+        options = ConvertOptions(
+            quants=(QUANT,), template="vicuna", licenses=("apache-2.0",)
+        )
+        convert(CHECKPOINT, path, options)
+    return path
 
 
 def machine(threads: int, flash: str) -> str:

@@ -98,7 +98,11 @@ def generated_rate(engine: LlamaEngine, prompt: list[int], new: int) -> float:
         sampling = Sampling(
             temperature=0.8, top_k=40, top_p=0.95, seed=seed, max_tokens=new + 1
         )
-        times = [time.perf_counter() for _ in engine.generate(prompt, sampling)]
+        times = [
+            time.perf_counter()
+            for chunk in engine.generate(prompt, sampling)
+            if chunk.token is not None
+        ]
         # Random weights may happen to end an answer early; another seed does not.
         if len(times) == new + 1:
             return new / (times[-1] - times[0])
@@ -109,9 +113,9 @@ def read_rate(engine: LlamaEngine, random: Random) -> float:
     """Return the tokens/s of reading a prompt, up to its answer's first token."""
     prompt = drawn(engine, random, PROMPT)
     begun = time.perf_counter()
-    [chunk] = engine.generate(prompt, Sampling(max_tokens=1))
+    *_, last = engine.generate(prompt, Sampling(max_tokens=1))
     seconds = time.perf_counter() - begun
-    return (PROMPT - chunk.stats.cached_tokens) / seconds
+    return (PROMPT - last.stats.cached_tokens) / seconds
 
 
 def drawn(engine: LlamaEngine, random: Random, length: int) -> list[int]:
