@@ -166,12 +166,9 @@ def ask_alone(engine: LlamaEngine, count: int) -> list[Question]:
     for number, said in enumerate(islice(conversations(random, 0.3), count)):
         opening = template.open(said.turns[0].user, system=None)
         prompt = begin(vocabulary) + encode(opening, vocabulary)
+        # So hot that the last bits of the logits decide now and then.
         sampling = Sampling(
-            temperature=0.8,
-            top_k=40,
-            top_p=0.95,
-            seed=number,
-            max_tokens=random.randint(4, 24),
+            temperature=2.0, seed=number, max_tokens=random.randint(8, 32)
         )
         answer = tokens_of(engine.generate(prompt, sampling))
         questions.append(Question(prompt, sampling, answer))
