@@ -19,6 +19,7 @@ from typing import (
     runtime_checkable,
 )
 
+from wizard_edge.endpoints import Endpoint
 from wizard_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ class LoadOptions:
     in one step; buffers grow with it. `repack` lets llama.cpp keep matrices a second
     time, rearranged for the processor.
     `gpu_layers` counts layers moved to a GPU, where llama.cpp was built for one.
-    `flash_attention` None keeps the measured default (docs/decisions/003).
+    `flash_attention` None keeps the measured default (docs/decisions/003). `rpc` are
+    the workers that compute the layers `gpu_layers` counts, beside a GPU of our own.
     `parallel` conversations are answered at once, each with a context of its own.
     `deterministic` evaluates every token alone, so that neither what is cached nor
     what is answered beside it changes a single bit of an answer: slower prompts.
@@ -139,6 +141,7 @@ class LoadOptions:
     repack: bool = True
     draft: Path | None = None
     lookup: bool | None = None
+    rpc: tuple[Endpoint, ...] = ()
 
     def __post_init__(self) -> None:
         if self.context is not None:
