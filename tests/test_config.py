@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -17,7 +17,7 @@ from wizard_edge.config import (
     read_file,
     write_setting,
 )
-from wizard_edge.engine import KV_TYPES, LoadOptions, Sampling
+from wizard_edge.engine import KV_TYPES, LoadOptions, Overflow, Sampling
 from wizard_edge.errors import ConfigError, UsageError
 
 # The options of the engine that are no settings, and settings with another name.
@@ -44,7 +44,7 @@ def test_every_option_of_the_engine_is_a_setting() -> None:
 
     assert {RENAMED.get(name, name) for name in options - PER_REQUEST - BUNDLED} == {
         row.field for row in SETTINGS.values()
-    } - {"model", "commercial", "low_memory"}
+    } - {"model", "commercial", "low_memory", "overflow"}
 
 
 def test_bounds_are_those_of_the_engine() -> None:
@@ -64,6 +64,10 @@ def test_bounds_are_those_of_the_engine() -> None:
 
 def test_kv_types_are_those_of_the_engine() -> None:
     assert SETTINGS["kv-type"].choices == KV_TYPES
+
+
+def test_overflow_policies_are_those_of_the_engine() -> None:
+    assert SETTINGS["overflow"].choices == get_args(Overflow)
 
 
 def test_a_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:

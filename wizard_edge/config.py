@@ -106,6 +106,12 @@ SETTINGS: dict[str, Setting] = {
         Setting("deterministic", "yes-no", "evaluate every token alone, to the bit"),
         Setting("parallel", "whole", "conversations of an engine at once", 1, 256),
         Setting("low-memory", "yes-no", "save memory where nothing else is said"),
+        Setting(
+            "overflow",
+            "choice",
+            "what happens when a conversation outgrows the context",
+            choices=("drop-oldest-turns", "shift", "error"),
+        ),
         Setting("temperature", "number", "0 takes the likeliest token", 0, 100),
         Setting("top-k", "whole", "choose among the K likeliest, 0 is off", 0, 10**6),
         Setting("top-p", "number", "choose among this share, 1 is off", 0, 1),
@@ -134,6 +140,7 @@ class Settings:
     deterministic: bool | None = None
     parallel: int | None = None
     low_memory: bool | None = None
+    overflow: Literal["drop-oldest-turns", "shift", "error"] | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None

@@ -248,3 +248,18 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(converse: Callable[..., str]) -> N
 
     assert transcript.startswith(">>> one\nab\n>>> two\nnext\n")
     assert prompts(engine)[0].endswith("ASSISTANT:ab</s>USER: two ASSISTANT:")
+
+
+def test_what_is_left_out_is_said_once_with_counts(
+    converse: Callable[..., str],
+) -> None:
+    engine = ScriptedEngine(*["ok"] * 9, context=400)
+
+    transcript = converse(engine, *["x" * 40] * 9, max_tokens=40)
+
+    said = [line for line in transcript.splitlines() if "left out" in line]
+    assert said == [
+        f"left out of the prompt: the oldest {turns} turns, {tokens} tokens, "
+        "which the context has no room for"
+        for turns, tokens in ((3, 180), (6, 360))
+    ]

@@ -135,6 +135,7 @@ def test_options_become_values(
         "run tiny Hi -s Be_brief --template alpaca --temperature 0.5 --top-p 0.9 "
         "--top-k 40 --min-p 0.05 --repeat-penalty 1.1 --seed 7 -n 99 -c 512 -t 3 "
         "--ngl all --kv-type q8_0 --no-mmap --mlock --deterministic --low-memory "
+        "--overflow shift "
         "--grammar g.gbnf"
     )
 
@@ -164,6 +165,7 @@ def test_options_become_values(
         "mlock": True,
         "deterministic": True,
         "low_memory": True,
+        "overflow": "shift",
     }
 
 

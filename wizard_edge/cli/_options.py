@@ -352,6 +352,11 @@ _SETTING_OPTIONS: dict[str, _Decorator] = {
         default=None,
         help="Save memory where nothing else is said",
     ),
+    "overflow": click.option(
+        "--overflow",
+        type=click.Choice(["drop-oldest-turns", "shift", "error"]),
+        help="Where the context is full (default: drop-oldest-turns)",
+    ),
     "commercial": commercial_option,
 }
 

@@ -68,6 +68,7 @@ class Repl:
 
     def _ask(self, question: str) -> None:
         last: Chunk | None = None
+        dropped = self._stats.dropped_turns if self._stats else 0
         try:
             with answering(self._chat, question) as answer:
                 for chunk in answer:
@@ -80,18 +81,20 @@ class Repl:
         self._output.end_answer()
         if last is not None and last.finish == "length":
             self._output.warn(f"the answer was cut: {self._limit(last.stats)}")
+        if last is not None and last.stats.dropped_turns > dropped:
+            self._output.say(describe_dropped(last.stats))
 
     def _refuse(self, error: UsageError) -> None:
         failure = explain(error)
         # The engine's own hint is for those who cannot type /clear.
-        if failure.hint and self._chat.messages:
+        if failure.hint and self._chat.keeps_history and self._chat.messages:
             failure = replace(failure, hint="/clear starts over")
         self._output.fail(failure)
 
     def _limit(self, stats: Stats) -> str:
         if stats.prompt_tokens + stats.new_tokens < self._chat.context:
             return "--max-tokens is reached"
-        if self._chat.template.multi_turn:
+        if self._chat.keeps_history:
             return "the context is full, /clear starts over"
         return "the context is full, --ctx-size makes it larger"
 
@@ -126,6 +129,15 @@ def describe(stats: Stats) -> str:
         f"prompt {stats.prompt_tokens} tokens, {stats.cached_tokens} of them reused, "
         f"{stats.prompt_rate:.1f}/s; "
         f"answer {stats.new_tokens} tokens, {stats.generate_rate:.1f}/s"
+    )
+
+
+def describe_dropped(stats: Stats) -> str:
+    """Write on one line what of the conversation the model no longer saw."""
+    turns = "turn" if stats.dropped_turns == 1 else "turns"
+    return (
+        f"left out of the prompt: the oldest {stats.dropped_turns} {turns}, "
+        f"{stats.dropped_tokens} tokens, which the context has no room for"
     )
 
 

@@ -18,7 +18,7 @@ from wizard_edge.cli._options import (
     model_options,
 )
 from wizard_edge.cli._output import Output, is_terminal
-from wizard_edge.cli._repl import Repl, describe
+from wizard_edge.cli._repl import Repl, describe, describe_dropped
 from wizard_edge.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ def _answer(output: Output, chat: Chat, question: str, *, echo: bool) -> None:
         output.end_answer()
     if last.finish == "length":
         output.say("the answer was cut: --max-tokens or --ctx-size is reached")
+    if last.stats.dropped_turns:
+        output.say(describe_dropped(last.stats))
     output.detail(describe(last.stats))
     if last.finish == "cancelled":
         raise click.exceptions.Exit(Interrupted.exit_code)

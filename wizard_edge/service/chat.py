@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -12,7 +12,6 @@ from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
 from wizard_edge.conversation import Conversation
 from wizard_edge.engine import (
-    Chunk,
     LoadOptions,
     Logprobs,
     Sampling,
@@ -24,6 +23,7 @@ from wizard_edge.errors import BackendError, NotEnough, UsageError
 from wizard_edge.hardware import Memory, find_cores, find_memory
 from wizard_edge.low_memory import with_low_memory
 from wizard_edge.progress import Progress, silent
+from wizard_edge.replies import Reply
 from wizard_edge.scoring import score_prompt
 from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
@@ -77,8 +77,13 @@ class Chat:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The turns so far, in order."""
+        """The turns so far, in order, also those that outgrew the context."""
         return tuple(self._conversation.messages)
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether the model sees earlier turns."""
+        return self._conversation.keeps_history
 
     @property
     def context(self) -> int:
@@ -94,10 +99,8 @@ class Chat:
         """Return how a token is written, control tokens too."""
         return self._engine.vocabulary.spell(token)
 
-    def ask(
-        self, text: str, *, cancelled: Callable[[], bool] = never
-    ) -> Iterator[Chunk]:
-        """Put a question and yield the answer as it comes.
+    def ask(self, text: str, *, cancelled: Callable[[], bool] = never) -> Reply:
+        """Put a question and return the answer as it comes.
 
         Raises: UsageError when the question does not fit into the context.
         """
@@ -115,6 +118,31 @@ class Chat:
         """
         return list(score_prompt(self._engine, ids, top=top))
 
+    def regenerate(self, *, cancelled: Callable[[], bool] = never) -> Reply:
+        """Ask the last question again and return its new answer as it comes.
+
+        Raises: UsageError where nothing was asked yet.
+        """
+        return self._conversation.regenerate(self.sampling, cancelled=cancelled)
+
+    def edit(
+        self, number: int, text: str, *, cancelled: Callable[[], bool] = never
+    ) -> Reply:
+        """Ask another question in place of number `number`, counted from 1.
+
+        What followed it is forgotten.
+        Raises: UsageError where there is no such question, or the new one does not
+        fit into the context.
+        """
+        return self._conversation.edit(number, text, self.sampling, cancelled=cancelled)
+
+    def undo(self) -> str:
+        """Forget the last turn and return its question.
+
+        Raises: UsageError where nothing was asked yet.
+        """
+        return self._conversation.undo().question
+
     def clear(self) -> None:
         """Start over; model, template and system text stay."""
         self._conversation.clear()
@@ -124,13 +152,7 @@ class Chat:
 
         Raises: UsageError where the template has no place for it: nothing changes.
         """
-        before = self._conversation
-        self._conversation = Conversation(
-            self._engine,
-            before.template,
-            system=system,
-            history=before.keeps_history,
-        )
+        self._conversation.restart(system=system)
 
     def close(self) -> None:
         """Free the model."""
@@ -145,12 +167,13 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that is loaded, and how its authors talked to it."""
+    """A model that is loaded, how its authors talked to it, and what was set."""
 
     name: str
     engine: LlamaEngine
     template: PromptTemplate
     sampling: Sampling
+    settings: Settings
 
 
 def open_chat(
@@ -201,12 +224,16 @@ def open_chat(
             logprobs=asked.logprobs,
             logit_bias=find_biases(loaded.engine.vocabulary, logit_bias),
         )
-    except UsageError:
+        conversation = Conversation(
+            loaded.engine,
+            loaded.template,
+            system=system,
+            history=history,
+            overflow=loaded.settings.overflow or "drop-oldest-turns",
+        )
+    except BaseException:
         loaded.engine.close()
         raise
-    conversation = Conversation(
-        loaded.engine, loaded.template, system=system, history=history
-    )
     return Chat(loaded.name, loaded.engine, conversation, sampling)
 
 
@@ -240,7 +267,7 @@ def load_model(
         check_memory(target.path.stat().st_size, options, find_memory())
     engine = LlamaEngine(target.path, options, judge=target.judge, progress=progress)
     note_use(installation, target)
-    return Loaded(target.name, engine, chosen_template, sampling)
+    return Loaded(target.name, engine, chosen_template, sampling, chosen)
 
 
 def find_biases(
