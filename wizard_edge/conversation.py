@@ -182,7 +182,7 @@ class Conversation:
         They have to be spelled by this template, under this system text.
         """
         self._history = self._seen(History(tuple(turns)), first)
-        self._read = ()
+        self._read = self._history.ids[:-1]
 
     def _ask(
         self,

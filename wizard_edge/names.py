@@ -103,6 +103,12 @@ class ModelName(_Name):
         )
 
 
+class SessionName(ModelName):
+    """The name of a conversation that is kept, and of its folder."""
+
+    what = "session name (lower-case letters, digits, '.', '_', '-')"
+
+
 class RelPath(_Name):
     """A relative path with `/` between its parts that stays where it is put."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wizard_edge.errors import ConfigError
-from wizard_edge.names import ModelName, RelPath
+from wizard_edge.names import ModelName, RelPath, SessionName
 
 APP = "wizard-edge"
 HOME_VARIABLE = "WIZARD_EDGE_HOME"
@@ -46,6 +46,9 @@ class Home:
 
     def model(self, name: ModelName) -> Path:
         return place(self.models, RelPath.parse(name))
+
+    def session(self, name: SessionName) -> Path:
+        return place(self.sessions, RelPath.parse(name))
 
 
 def find_home(environ: Mapping[str, str], override: Path | None = None) -> Home:

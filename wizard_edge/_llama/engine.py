@@ -13,7 +13,7 @@ from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.answers import Answer
 from wizard_edge.backend import Backend, Span
 from wizard_edge.engine import KvPart, LoadOptions, Sampling, never
-from wizard_edge.errors import UsageError
+from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.parking import Parking
 from wizard_edge.progress import Progress, silent
 from wizard_edge.scheduler import Scheduler
@@ -168,6 +168,8 @@ class LlamaEngine:
         """Bring back what was saved; see `Stateful.restore_state`."""
         held = list(parts)
         count = sum(part.count for part in held)
+        if len(held) > 1 and not self._backend.saves_parts:
+            raise BackendError("an engine of several sequences takes whole states only")
 
         def restore(backend: Backend, stopped: Callable[[], bool]) -> None:
             cache = self._scheduler.cache
