@@ -53,7 +53,22 @@ def test_threads_worth_comparing(cores: Cores, expected: tuple[int, ...]) -> Non
     plan = plan_measurement(cores, LoadOptions(), LLAMA_7B, free=PLENTY)
 
     assert plan is not None
-    assert plan.threads == plan.prompt_threads == expected
+    assert (plan.usual, plan.threads) == (expected[0], expected)
+    assert plan.quiet
+
+
+@pytest.mark.parametrize(
+    ("busy", "threads"),
+    [(0.3, (4, 3, 2)), (0.6, (3,)), (2.2, (2,)), (9.0, (1,))],
+)
+def test_on_a_busy_machine_only_threads_with_a_core_are_measured(
+    busy: float, threads: tuple[int, ...]
+) -> None:
+    plan = plan_measurement(PI, LoadOptions(), LLAMA_7B, free=PLENTY, busy=busy)
+
+    assert plan is not None
+    assert (plan.usual, plan.threads) == (4, threads)
+    assert plan.quiet is (busy < 0.5)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +156,7 @@ def test_the_fewest_of_the_fastest_threads_are_chosen(
         ([1.0, 1.1], [1.3, 1.4], True),
         ([1.3, 1.4], [1.0, 1.1], True),
         ([1.0, 1.3], [1.2, 1.4], False),
-        ([1.0] * 5, [1.0] * 5, True),
+        ([1.0] * 4, [1.0] * 4, True),
     ],
     ids=["too few", "faster", "slower", "mixed", "enough of them"],
 )
@@ -151,21 +166,22 @@ def test_samples_decide_when_they_are_clear_or_many(
     assert is_clear(one, other) is expected
 
 
-def test_times_become_settings() -> None:
-    plan = Plan((False, True), (512, 1024), (4, 3), (4, 3))
-    timings = Timings(
-        tokens={
-            (False, 512): 0.10,
-            (False, 1024): 0.12,
-            (True, 512): 0.12,
-            (True, 1024): 0.15,
-        },
-        threads={4: 0.100, 3: 0.090},
-        prompts={4: 0.020, 3: 0.026},
-        rows={1: 0.10, 2: 0.11, 4: 0.15},
-    )
+PLAN = Plan((False, True), (512, 1024), 4, (4, 3))
+TIMINGS = Timings(
+    tokens={
+        (False, 512): 0.09,
+        (False, 1024): 0.108,
+        (True, 512): 0.12,
+        (True, 1024): 0.15,
+    },
+    threads={4: 0.100, 3: 0.090},
+    prompts={4: 0.020, 3: 0.026},
+    rows={1: 0.10, 2: 0.11, 4: 0.15},
+)
 
-    tuned = choose(timings, plan)
+
+def test_times_become_settings() -> None:
+    tuned = choose(TIMINGS, PLAN)
 
     assert (tuned.flash_attention, tuned.threads) == (False, 3)
     assert tuned.prompt_threads == 4
@@ -173,10 +189,23 @@ def test_times_become_settings() -> None:
     assert tuned.token_s == pytest.approx({512: 0.09, 1024: 0.108})
 
 
-def test_what_was_not_measured_is_as_it_is_without() -> None:
-    plan = Plan((False, True), (512, 1024), (4, 3), (4, 3))
+@pytest.mark.parametrize(
+    ("timings", "plan"),
+    [(replace(TIMINGS, quiet=False), PLAN), (TIMINGS, replace(PLAN, quiet=False))],
+    ids=["others came", "others were there"],
+)
+def test_a_busy_machine_says_nothing_of_threads_and_seconds(
+    timings: Timings, plan: Plan
+) -> None:
+    tuned = choose(timings, plan)
 
-    assert choose(Timings(), plan) == Tuned(False, 4, 4, {}, {})
+    assert (tuned.threads, tuned.prompt_threads, tuned.token_s) == (4, 4, {})
+    assert (tuned.flash_attention, tuned.quiet) == (False, False)
+    assert tuned.batch_cost == pytest.approx({2: 1.1, 4: 1.5})
+
+
+def test_what_was_not_measured_is_as_it_is_without() -> None:
+    assert choose(Timings(), PLAN) == Tuned(False, 4, 4, {}, {})
 
 
 def test_a_token_behind_more_others_takes_longer() -> None:

@@ -15,6 +15,7 @@ ENTRY = Entry(
         prompt_threads=4,
         batch_cost={2: 1.25, 8: 3.0},
         token_s={512: 0.05, 1024: 0.0625},
+        quiet=False,
     ),
     off=(1.5,),
 )
@@ -52,6 +53,7 @@ def content(**changed: object) -> str:
         "prompt_threads": 4,
         "batch_cost": {},
         "token_s": {},
+        "quiet": True,
         "off": [],
         **changed,
     }
@@ -70,6 +72,7 @@ def content(**changed: object) -> str:
         '{"schema": 1, "measured": {"a": 1}}',
         '{"schema": 1, "measured": {"a": {}}}',
         content(flash_attention=1),
+        content(quiet="no"),
         content(threads=0),
         content(threads=2.0),
         content(threads=True),

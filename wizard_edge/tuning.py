@@ -22,32 +22,36 @@ DEPTHS = (512, 1024)
 # Rows of a batch whose cost is wanted by who drafts tokens.
 ROWS = (2, 4, 8)
 # Tokens of a prompt that are read at once to compare threads.
-PROMPT_ROWS = 32
+PROMPT_ROWS = 16
 # What a measuring context holds beside the depth.
 ROOM = 64
 # The share of free memory that the measurement may take for a while.
 _MEMORY_SHARE = 0.25
 # Two samples of each, all of one slower than all of the other by this: decided.
 _CLEAR = 1.1
-MOST_SAMPLES = 5
+MOST_SAMPLES = 4
 # Settings as good as this are equal: then the one that costs others less is taken.
 _EQUAL = 0.02
+# Others who use so many cores make threads wait for each other.
+_BUSY = 0.5
 # Seconds of computing that a measurement may take in all.
-BUDGET_S = 8.0
+BUDGET_S = 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to measure: depths in tokens, numbers of threads, rows of a batch.
 
-    `flash` are the settings of flash attention to compare. The first of `threads` is
-    what everything else is measured with.
+    `flash` are the settings of flash attention to compare, `usual` the threads of
+    whoever measures nothing. `quiet` says that others leave the machine to us; where
+    they do not, `threads` are only as many as have a core now.
     """
 
     flash: tuple[bool, ...]
     depths: tuple[int, ...]
+    usual: int
     threads: tuple[int, ...]
-    prompt_threads: tuple[int, ...]
+    quiet: bool = True
     rows: tuple[int, ...] = ROWS
     budget_s: float = BUDGET_S
 
@@ -61,14 +65,16 @@ class Plan:
 class Timings:
     """What was measured, in seconds; what the time did not suffice for is missing.
 
-    `tokens` is a token by flash attention and depth, `threads` a token by threads,
-    `prompts` a token of a prompt by threads, `rows` a batch by its rows, 1 among them.
+    `tokens` is a token by flash attention and depth, with the fastest threads;
+    `threads` a token by threads, `prompts` a token of a prompt by threads, `rows` a
+    batch by its rows, 1 among them. `quiet` is whether others left the machine to us.
     """
 
     tokens: Mapping[tuple[bool, int], float] = field(default_factory=dict)
     threads: Mapping[int, float] = field(default_factory=dict)
     prompts: Mapping[int, float] = field(default_factory=dict)
     rows: Mapping[int, float] = field(default_factory=dict)
+    quiet: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,8 @@ class Tuned:
     """Settings for one model on one machine.
 
     `batch_cost` is the time of a batch by its rows, in units of a single token;
-    `token_s` the seconds of a token by depth, with these settings.
+    `token_s` the seconds of a token by depth, with these settings. What was not
+    measured on a `quiet` machine says nothing of threads and seconds.
     """
 
     flash_attention: bool
@@ -84,6 +91,7 @@ class Tuned:
     prompt_threads: int
     batch_cost: Mapping[int, float]
     token_s: Mapping[int, float]
+    quiet: bool = True
 
     def seconds_at(self, depth: int) -> float | None:
         """Return how long a token should take behind `depth` others."""
@@ -97,12 +105,17 @@ class Tuned:
 
 
 def plan_measurement(
-    cores: Cores, options: LoadOptions, dimensions: Dimensions | None, *, free: int
+    cores: Cores,
+    options: LoadOptions,
+    dimensions: Dimensions | None,
+    *,
+    free: int,
+    busy: float | None = None,
 ) -> Plan | None:
     """Choose what to measure, None where there is no memory to measure in.
 
-    `free` is the memory available, in bytes. The threads of `options` do not count:
-    what is measured serves also those who give none.
+    `free` is the memory available, in bytes, `busy` how many cores others use. The
+    threads of `options` do not count: what is measured serves also those who give none.
     """
     flash = (True,) if options.kv_type in ("q8_0", "q4_0") else (False, True)
     depths: tuple[int, ...] = DEPTHS
@@ -112,8 +125,9 @@ def plan_measurement(
             cells = depths[-1] + ROOM
             size = kv_cache(dimensions, context=cells, kv_type=options.kv_type)
         if len(flash) * size <= _MEMORY_SHARE * free:
-            threads = _candidates(cores)
-            return Plan(flash, depths, threads, threads)
+            quiet = is_quiet(busy)
+            threads = _candidates(cores) if quiet else (_left(cores, busy or 0.0),)
+            return Plan(flash, depths, cores.threads, threads, quiet)
         depths = depths[:-1]
     return None
 
@@ -127,6 +141,16 @@ def _candidates(cores: Cores) -> tuple[int, ...]:
         most = min(most, max(1, int(cores.quota)))
     wanted = (usual, cores.physical, cores.logical, usual - 1, usual // 2)
     return tuple(dict.fromkeys(count for count in wanted if 1 <= count <= most))
+
+
+def is_quiet(busy: float | None) -> bool:
+    """Tell whether what others do, in cores, leaves the machine to be measured."""
+    return busy is None or busy < _BUSY
+
+
+def _left(cores: Cores, busy: float) -> int:
+    """Return how many threads have a core to themselves beside others."""
+    return max(1, min(cores.threads, int(cores.logical - busy + _BUSY)))
 
 
 def is_clear(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -161,27 +185,25 @@ def choose_threads(times: Mapping[int, float], usual: int) -> int:
 
 def choose(timings: Timings, plan: Plan) -> Tuned:
     """Turn times into settings; what was not measured is as it is without."""
-    usual = plan.threads[0]
     flash = choose_flash(timings.tokens)
-    threads = choose_threads(timings.threads, usual)
-    faster = 1.0
-    if threads in timings.threads and usual in timings.threads:
-        faster = timings.threads[threads] / timings.threads[usual]
+    quiet = plan.quiet and timings.quiet
     single = timings.rows.get(1)
+    costs = {
+        rows: spent / single
+        for rows, spent in timings.rows.items()
+        if single is not None and rows > 1
+    }
     return Tuned(
         flash_attention=flash,
-        threads=threads,
-        prompt_threads=choose_threads(timings.prompts, usual),
-        batch_cost={
-            rows: time / single for rows, time in timings.rows.items() if rows > 1
-        }
-        if single
-        else {},
+        threads=choose_threads(timings.threads if quiet else {}, plan.usual),
+        prompt_threads=choose_threads(timings.prompts if quiet else {}, plan.usual),
+        batch_cost=costs,
         token_s={
-            depth: time * faster
-            for (on, depth), time in timings.tokens.items()
-            if on is flash
+            depth: spent
+            for (on, depth), spent in timings.tokens.items()
+            if quiet and on is flash
         },
+        quiet=quiet,
     )
 
 

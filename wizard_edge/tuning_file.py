@@ -86,6 +86,7 @@ def _spell(entry: Entry) -> Mapping[str, object]:
         "prompt_threads": tuned.prompt_threads,
         "batch_cost": _by_number(tuned.batch_cost),
         "token_s": _by_number(tuned.token_s),
+        "quiet": tuned.quiet,
         "off": list(entry.off),
     }
 
@@ -98,17 +99,21 @@ def _parse(entry: object) -> Entry:
     """Read an entry. Raises: KeyError, ValueError, TypeError for any other thing."""
     if not isinstance(entry, dict):
         raise TypeError("an entry is no object")
-    flash = entry["flash_attention"]
-    if not isinstance(flash, bool):
-        raise TypeError("flash_attention is no yes or no")
     tuned = Tuned(
-        flash_attention=flash,
+        flash_attention=_yes_no(entry["flash_attention"]),
         threads=_threads(entry["threads"]),
         prompt_threads=_threads(entry["prompt_threads"]),
         batch_cost=_numbers(entry["batch_cost"]),
         token_s=_numbers(entry["token_s"]),
+        quiet=_yes_no(entry["quiet"]),
     )
     return Entry(tuned, tuple(_positive(ratio) for ratio in entry["off"]))
+
+
+def _yes_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is no yes or no")
+    return value
 
 
 def _threads(value: object) -> int:
