@@ -9,7 +9,7 @@ from pathlib import Path
 # A pointer of the binding, whose types are not annotated for checkers.
 from typing import Any
 
-from wizard_edge._llama import library
+from wizard_edge._llama import library, rpc, rpc_process
 from wizard_edge._llama.offloading import gpu_layers
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.engine import LoadOptions
@@ -21,6 +21,8 @@ from wizard_edge.verdicts import Judge, check
 # llama_load_mode of llama.h: bit 0 maps the file, bit 1 locks it into memory.
 _MMAP = 1
 _MLOCK = 2
+# What llama.h says for every layer.
+_ALL_LAYERS = -1
 # The end of an empty list: with no layer on it a GPU would read prompts all the same.
 _NO_DEVICES = ctypes.c_void_p(None)
 
@@ -40,7 +42,8 @@ class Model:
         """Validate and load the file; of one for its vocabulary alone that is judged.
 
         Raises: MissingFile, Corrupt, UnsupportedArchitecture from the validation;
-        BackendError with llama.cpp's own reason when it refuses the file.
+        BackendError with llama.cpp's own reason when it refuses the file, or for a
+        worker that is not there.
         """
         if vocabulary_only:
             read_valid(path, vocabulary_only=True)
@@ -49,9 +52,15 @@ class Model:
         self.library = library.load()
         params = self.library.llama_model_default_params()
         params.vocab_only = vocabulary_only
-        params.n_gpu_layers = 0 if vocabulary_only else gpu_layers(path, options)
-        if params.n_gpu_layers == 0:
-            params.devices = ctypes.addressof(_NO_DEVICES)
+        devices = None if vocabulary_only else _remote_devices(options)
+        if devices is not None:
+            params.devices = ctypes.addressof(devices)
+            asked = options.gpu_layers
+            params.n_gpu_layers = asked if isinstance(asked, int) else _ALL_LAYERS
+        else:
+            params.n_gpu_layers = 0 if vocabulary_only else gpu_layers(path, options)
+            if params.n_gpu_layers == 0:
+                params.devices = ctypes.addressof(_NO_DEVICES)
         params.use_extra_bufts = options.repack
         params.load_mode = options.mmap * _MMAP + options.mlock * _MLOCK
         callback = self.library.llama_progress_callback(_reporter(progress))
@@ -85,6 +94,14 @@ class Model:
             self.vocabulary.close()
             self.library.llama_model_free(self.handle)
             self.handle = None
+
+
+def _remote_devices(options: LoadOptions) -> Any:
+    """Return the devices to name to llama.cpp, None where it chooses."""
+    if not options.rpc:
+        return None
+    rpc_process.greet(options.rpc)
+    return rpc.device_list(options.rpc)
 
 
 def _reporter(progress: Progress) -> Any:
