@@ -87,6 +87,8 @@ def test_help_imports_no_command_and_no_service(modules: Modules) -> None:
 
     assert ours == {
         "wizard_edge",
+        "wizard_edge._llama",
+        "wizard_edge._llama.built",
         "wizard_edge.cli",
         "wizard_edge.cli._app",
         "wizard_edge.cli._clean",

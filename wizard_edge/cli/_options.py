@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from wizard_edge.config import Settings
+    from wizard_edge.endpoints import Endpoint
 
 _Item = TypeVar("_Item")
 _Function = Callable[..., object]
@@ -172,6 +173,37 @@ commercial_option: _Decorator = click.option(
 )
 dry_run_option: _Decorator = click.option(
     "--dry-run", is_flag=True, help="Say what it would take in bytes, do nothing"
+)
+
+
+class _RpcOption(click.Option):
+    """Shown and completed only where llama.cpp can compute on other machines."""
+
+    @property
+    def hidden(self) -> bool:
+        from wizard_edge._llama.built import has_rpc
+
+        return not has_rpc()
+
+    @hidden.setter
+    def hidden(self, value: bool) -> None:
+        """Leave it to the build, whatever click's default is."""
+
+
+def _endpoints(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[Endpoint, ...]:
+    from wizard_edge.endpoints import parse_endpoints
+
+    return () if value is None else parse_endpoints(value)
+
+
+rpc_option: _Decorator = click.option(
+    "--rpc",
+    cls=_RpcOption,
+    metavar="HOST:PORT,...",
+    callback=_endpoints,
+    help="Compute on these workers too (default: this machine)",
 )
 
 

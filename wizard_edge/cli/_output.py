@@ -123,6 +123,8 @@ class Output:
 
     def fail(self, failure: Failure) -> None:
         """Say why the command ends: one error line, and a hint where there is one."""
+        if self._shown is not None:
+            self._shown.close()
         if self._midline:
             self.end_answer()
         if self.as_json:

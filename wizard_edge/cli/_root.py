@@ -48,16 +48,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_", "Bring a GGUF file into the store"),
     "export": ("export", "Write a model to a folder"),
     "licenses": ("licenses", "Show or accept the licences of models"),
+    "worker": ("worker", "Lend this machine to 'run --rpc' elsewhere"),
     "config": ("config", "Show or change settings"),
     "completion": ("completion", "Write the completion script for a shell"),
 }
+# Offered only where llama.cpp was built with RPC; they say so when called elsewhere.
+_WITH_RPC = {"worker"}
 
 
 class Root(click.Group):
     """The group of all commands, none of them imported before it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(_offered())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -77,7 +80,7 @@ class Root(click.Group):
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in _offered().items()])
 
     def shell_complete(
         self, ctx: click.Context, incomplete: str
@@ -86,7 +89,7 @@ class Root(click.Group):
 
         names = [
             CompletionItem(name, help=text)
-            for name, (_, text) in COMMANDS.items()
+            for name, (_, text) in _offered().items()
             if name.startswith(incomplete)
         ]
         # Not Group's own, which would import every command.
@@ -179,10 +182,19 @@ def _report(failure: Failure, error: BaseException, output: Output) -> int:
     return failure.code
 
 
+def _offered() -> dict[str, tuple[str, str]]:
+    """Return the commands that this llama.cpp can do, told from its files."""
+    from wizard_edge._llama.built import has_rpc
+
+    if has_rpc():
+        return COMMANDS
+    return {name: entry for name, entry in COMMANDS.items() if name not in _WITH_RPC}
+
+
 def _unknown_command(name: str) -> UsageError:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, COMMANDS, n=2)
+    near = get_close_matches(name, _offered(), n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"{PROGRAM} --help"
     return UsageError(f"unknown command {name!r}", hint=hint)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from wizard_edge.cli._app import App, Command, json_option, pass_app
+from wizard_edge.cli._failures import explain
 from wizard_edge.cli._input import read_pipe
 from wizard_edge.cli._interrupt import answering
 from wizard_edge.cli._options import (
@@ -16,12 +19,14 @@ from wizard_edge.cli._options import (
     answer_options,
     complete_models,
     model_options,
+    rpc_option,
 )
 from wizard_edge.cli._output import Output, is_terminal
 from wizard_edge.cli._repl import Repl, describe, describe_dropped
-from wizard_edge.errors import Interrupted, UsageError
+from wizard_edge.errors import Interrupted, UsageError, WizardEdgeError
 
 if TYPE_CHECKING:
+    from wizard_edge.endpoints import Endpoint
     from wizard_edge.engine import Chunk, Logprobs
     from wizard_edge.service.chat import Chat
 
@@ -43,6 +48,7 @@ Without MODEL the setting 'model' decides: wizard-edge config model NAME.
 @click.argument("prompt", required=False)
 @model_options
 @answer_options
+@rpc_option
 @json_option
 @pass_app
 def command(
@@ -51,6 +57,7 @@ def command(
     prompt: str | None,
     options: ModelOptions,
     answer: AnswerOptions,
+    rpc: tuple[Endpoint, ...],
 ) -> None:
     model = model or app.installation.settings.model
     if model is None:
@@ -58,12 +65,12 @@ def command(
     _check_logprobs(app.output, answer)
     question = _question(prompt)
     if question:
-        with _open(app, model, options, answer) as chat:
+        with _open(app, model, options, answer, rpc) as chat:
             _answer(app.output, chat, question, echo=answer.echo)
         return
     if app.output.as_json or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("no prompt", hint="wizard-edge run MODEL PROMPT")
-    with _open(app, model, options, answer) as chat:
+    with _open(app, model, options, answer, rpc) as chat:
         Repl(app.output, chat).run()
 
 
@@ -79,9 +86,19 @@ def _check_logprobs(output: Output, answer: AnswerOptions) -> None:
         raise UsageError("--echo shows logprobs", hint="add --logprobs N")
 
 
-def _open(app: App, model: str, options: ModelOptions, answer: AnswerOptions) -> Chat:
+def _open(
+    app: App,
+    model: str,
+    options: ModelOptions,
+    answer: AnswerOptions,
+    rpc: tuple[Endpoint, ...],
+) -> Chat:
     from wizard_edge.service.chat import open_chat
 
+    if rpc:
+        from wizard_edge.service.workers import on_loss
+
+        on_loss(rpc, partial(_leave, app.output))
     with app.output.progress(brief=True) as progress:
         return open_chat(
             model,
@@ -93,9 +110,16 @@ def _open(app: App, model: str, options: ModelOptions, answer: AnswerOptions) ->
             stop=answer.stop,
             logit_bias=answer.logit_bias,
             logprobs=answer.logprobs,
+            rpc=rpc,
             installation=app.installation,
             progress=progress,
         )
+
+
+def _leave(output: Output, error: WizardEdgeError) -> NoReturn:
+    """End the process from any thread, because llama.cpp is about to: no unwinding."""
+    output.fail(explain(error))
+    os._exit(error.exit_code)
 
 
 def _answer(output: Output, chat: Chat, question: str, *, echo: bool) -> None:

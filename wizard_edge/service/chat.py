@@ -11,6 +11,7 @@ from typing import Any, Self
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
 from wizard_edge.conversation import Conversation
+from wizard_edge.endpoints import Endpoint
 from wizard_edge.engine import (
     LoadOptions,
     Logprobs,
@@ -188,6 +189,7 @@ def open_chat(
     logit_bias: Sequence[tuple[int | str, float]] = (),
     logprobs: int | None = None,
     history: bool | None = None,
+    rpc: tuple[Endpoint, ...] = (),
     installation: Installation | None = None,
     progress: Progress = silent,
 ) -> Chat:
@@ -197,7 +199,7 @@ def open_chat(
     where none is given; what neither says is the model authors' choice, or suits
     this machine. `history` None keeps earlier turns where the model was trained on
     several. A `logit_bias` is for a token or a text that is exactly one; the other
-    values are those of `Sampling`.
+    values are those of `Sampling`. `rpc` are workers that compute for this machine.
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt,
     BackendError; UsageError for a value or template that does not fit; NotEnough
     for weights that can never fit into this machine's memory; Refused for a model
@@ -212,6 +214,7 @@ def open_chat(
         system=system,
         template=template,
         settings=settings,
+        rpc=rpc,
         installation=installation,
         progress=progress,
     )
@@ -244,6 +247,7 @@ def load_model(
     template: str | None = None,
     settings: Settings | None = None,
     parallel: int = 1,
+    rpc: tuple[Endpoint, ...] = (),
     installation: Installation | None = None,
     progress: Progress = silent,
 ) -> Loaded:
@@ -261,7 +265,7 @@ def load_model(
     sampling = sampling_from(chosen, target.sampling)
     # Before the load, which may take a minute.
     chosen_template.open("", system=system)
-    options = replace(load_options_from(chosen), parallel=parallel)
+    options = replace(load_options_from(chosen), parallel=parallel, rpc=rpc)
     # A file that is not there is the engine's to tell.
     with suppress(OSError):
         check_memory(target.path.stat().st_size, options, find_memory())
@@ -318,11 +322,11 @@ def check_memory(weights: int, options: LoadOptions, memory: Memory) -> None:
     """Refuse weights, in bytes, that are larger than all memory there is.
 
     What is in use now does not count: mapped weights take the room as they need it.
-    Whoever sends layers to a GPU by hand knows more than we do.
+    Whoever sends layers to a GPU or to workers by hand knows more than we do.
     Raises: NotEnough.
     """
-    on_gpu = options.gpu_layers not in ("auto", 0)
-    if memory.total and weights > memory.total and not on_gpu:
+    elsewhere = options.rpc or options.gpu_layers not in ("auto", 0)
+    if memory.total and weights > memory.total and not elsewhere:
         raise NotEnough(
             "memory",
             needed=weights,
