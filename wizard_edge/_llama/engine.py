@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from wizard_edge._llama import library
 from wizard_edge._llama.backend import ContextSettings, LlamaBackend
+from wizard_edge._llama.drafting import open_speculation
 from wizard_edge._llama.embedding import embed_text
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.answers import Answer
@@ -37,17 +38,31 @@ class LlamaEngine:
         options: LoadOptions | None = None,
         *,
         judge: Judge = check,
+        draft_judge: Judge = check,
         progress: Progress = silent,
     ) -> None:
         """Load `path` and make a context of `options.context` tokens.
 
-        `judge` is asked whether llama.cpp may see the file at all.
+        `judge` is asked whether llama.cpp may see the file at all, `draft_judge`
+        about the draft model's.
 
-        Raises: what `Model` raises; BackendError when the context does not fit.
+        Raises: what `Model` raises; BackendError when the context does not fit;
+        UsageError for a draft model of another vocabulary.
         """
+        options = options or LoadOptions()
         self._backend = LlamaBackend(path, options, judge=judge, progress=progress)
+        try:
+            speculation = open_speculation(
+                self._backend, options, judge=draft_judge, progress=progress
+            )
+        except BaseException:
+            self._backend.close()
+            raise
         self._scheduler = Scheduler(
-            self._backend, parking=Parking(_PARKING), load_s=self.load_s
+            self._backend,
+            parking=Parking(_PARKING),
+            speculation=speculation,
+            load_s=self.load_s,
         )
 
     @property
