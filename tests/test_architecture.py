@@ -85,6 +85,7 @@ LAYERS = {
     "speed": 2,
     "spelling": 2,
     "state_files": 2,
+    "steering": 2,
     "step_costs": 2,
     "store": 2,
     "transcripts": 2,
