@@ -176,25 +176,42 @@ def scratch(
     """Count the bytes of the compute buffer and of ggml's work buffer.
 
     `batch` tokens go through the model in one step, or as many as there are cells.
-    Either attention or the feed-forward part takes most of a step. Without flash
-    attention every head compares each token of a step with each cell, in f32, and
-    the work buffer holds that in f16 once more; flash attention, which a quantized
-    KV cache comes with, keeps only the mask. The place of the logits is left out:
-    it is reserved for a whole step, but only one row of it is written.
-    Source: the sizes llama.cpp logs, docs/fit.md; the work buffer is that of
-    ggml_graph_plan, ggml/src/ggml-cpu/ggml-cpu.c.
+    Without flash attention the work buffer holds in f16 once more what every head
+    compares; flash attention comes with a quantized KV cache.
+    Source: ggml_graph_plan, ggml/src/ggml-cpu/ggml-cpu.c.
+    """
+    cells = _cells(context)
+    quantized = kv_type in ("q8_0", "q4_0")
+    compares = 0 if quantized else dimensions.heads * cells
+    work = min(batch, cells) * _F16 * max(compares, dimensions.ffn)
+    compute = compute_buffer(dimensions, context=context, kv_type=kv_type, batch=batch)
+    return compute + work
+
+
+def compute_buffer(
+    dimensions: Dimensions,
+    *,
+    context: int,
+    kv_type: KvType = "f16",
+    batch: int = BATCH,
+) -> int:
+    """Count the bytes of the buffer in which a device keeps what a step computes.
+
+    Either attention or the feed-forward part takes most of it. Without flash
+    attention every head compares each token of a step with each cell, in f32; with
+    it only the mask is kept. The place of the logits is left out: it is reserved for
+    a whole step, but only one row of it is written.
+    Source: the sizes llama.cpp logs, docs/fit.md.
     """
     cells = _cells(context)
     tokens = min(batch, cells)
     rows = 4 * dimensions.hidden + 3 * dimensions.ffn * max(1, dimensions.experts_used)
     if kv_type in ("q8_0", "q4_0"):
-        compute = tokens * (_F32 * rows + _F16 * cells)
-        return compute + tokens * _F16 * dimensions.ffn
+        return tokens * (_F32 * rows + _F16 * cells)
     extra = min(dimensions.hidden, 2 * dimensions.kv_width)
     attention = 5 * dimensions.hidden + 2 * dimensions.kv_width
     compares = dimensions.heads * cells
-    compute = tokens * _F32 * (cells + max(rows + extra, attention + compares))
-    return compute + tokens * _F16 * max(compares, dimensions.ffn)
+    return tokens * _F32 * (cells + max(rows + extra, attention + compares))
 
 
 def least_bits(quant: str) -> float:
