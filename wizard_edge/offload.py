@@ -17,9 +17,9 @@ from itertools import accumulate
 from typing import Literal
 
 from wizard_edge.engine import KvType
-from wizard_edge.gguf import Header
+from wizard_edge.gguf import Header, align
 from wizard_edge.gguf_types import TensorInfo
-from wizard_edge.memory import BATCH, Dimensions, kv_cache, scratch
+from wizard_edge.memory import BATCH, CELLS, Dimensions, compute_buffer, kv_cache
 
 DeviceKind = Literal["cpu", "gpu", "igpu", "accelerator", "meta"]
 
@@ -78,16 +78,19 @@ class _Model:
     """Bytes of each block with its KV cache, of the output, and of a step.
 
     `largest` is the largest matrix of each block: those that stay with the processor
-    are copied to a device where it reads a prompt, one after the other. `logits` is
-    the place of a step's result.
-    Source: ggml/src/ggml-backend.cpp, `ggml_backend_sched_split_graph`.
+    are copied to a device where it reads a prompt, one after the other. `last_step`
+    is that of the device with the output, `pipeline` what several devices that have
+    all layers take in addition, to work on four steps at once.
+    Source: ggml/src/ggml-backend.cpp, `ggml_backend_sched_split_graph`; src/
+    llama-context.cpp, pipeline parallelism.
     """
 
     blocks: tuple[int, ...]
     largest: tuple[int, ...]
     output: int
     step: int
-    logits: int
+    last_step: int
+    pipeline: int
 
 
 def usable_devices(devices: Sequence[Device]) -> tuple[Device, ...]:
@@ -177,12 +180,19 @@ def _measure(
     # Without an output of its own a model takes its embedding once more.
     if f"{_OUTPUT}.weight" not in tensors and _EMBEDDING in tensors:
         output += tensors[_EMBEDDING].size
+    cells = align(context, CELLS)
+    tokens = min(batch, cells)
+    rows = _F32 * tokens * dimensions.hidden
+    compute = compute_buffer(dimensions, context=context, kv_type=kv_type, batch=batch)
+    logits = _F32 * tokens * dimensions.vocabulary
     return _Model(
         tuple(blocks),
         tuple(largest),
         output,
-        step=scratch(dimensions, context=context, kv_type=kv_type, batch=batch),
-        logits=_F32 * dimensions.vocabulary * min(batch, context),
+        step=compute + rows,
+        last_step=max(compute + rows, logits + 2 * rows),
+        # The most that two RPC workers logged beside it (tests/test_offload.py).
+        pipeline=3 * _F32 * tokens * cells + 10 * rows,
     )
 
 
@@ -202,9 +212,12 @@ def _share_out(model: _Model, devices: Sequence[Device], layers: int) -> list[in
     for index, size in enumerate(parts):
         needed[bisect_right(ends, index / layers * ends[-1])] += size
     left = len(model.blocks) + 1 - layers
-    step = model.step + max(model.largest[:left], default=0)
+    extra = max(model.largest[:left], default=0)
+    if left == 0 and len(devices) > 1:
+        extra += model.pipeline
+    last = bisect_right(ends, (layers - 1) / layers * ends[-1])
     for index, size in enumerate(needed):
         if size:
-            needed[index] += step
-    needed[bisect_right(ends, (layers - 1) / layers * ends[-1])] += model.logits
+            step = model.last_step if index == last else model.step
+            needed[index] += step + extra
     return needed
