@@ -13,8 +13,18 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(wizard_edge, name).__name__ == name
 
 
-def test_what_open_chat_takes_can_be_imported() -> None:
-    assert wizard_edge.__all__ == ["Chat", "Settings", "WizardEdgeError", "open_chat"]
+def test_what_a_program_needs_can_be_imported() -> None:
+    assert wizard_edge.__all__ == [
+        "Chat",
+        "Chunk",
+        "Conversation",
+        "ModelEngine",
+        "Sampling",
+        "Settings",
+        "WizardEdgeError",
+        "open_chat",
+        "open_engine",
+    ]
 
 
 def test_another_name_is_no_attribute() -> None:

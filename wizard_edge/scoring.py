@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wizard_edge.engine import MOST_LOGPROBS, Logprobs, Scorer
@@ -11,6 +12,18 @@ from wizard_edge.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token of a text, how it is written, and how likely it was.
+
+    Of the first one nothing is known.
+    """
+
+    token: int
+    text: str
+    logprobs: Logprobs | None
 
 
 def logprobs_of(logits: NDArray[np.float32], token: int, top: int) -> Logprobs:
@@ -54,3 +67,15 @@ def score_prompt(
             # What follows the last token nobody knows.
             if place < len(ids):
                 yield logprobs_of(row, ids[place], top)
+
+
+def score_text(
+    scorer: Scorer, ids: Sequence[int], *, top: int = 0
+) -> list[ScoredToken]:
+    """Return the tokens of a text with how likely they were. As `score_prompt`."""
+    spell = scorer.vocabulary.spell
+    found = score_prompt(scorer, ids, top=top)
+    return [
+        ScoredToken(token, spell(token), logprobs)
+        for token, logprobs in zip(ids, found, strict=True)
+    ]

@@ -175,6 +175,7 @@ class Loaded:
     template: PromptTemplate
     sampling: Sampling
     settings: Settings
+    parallel: int
 
 
 def open_chat(
@@ -246,14 +247,15 @@ def load_model(
     system: str | None = None,
     template: str | None = None,
     settings: Settings | None = None,
-    parallel: int = 1,
+    parallel: int | None = 1,
     rpc: tuple[Endpoint, ...] = (),
     installation: Installation | None = None,
     progress: Progress = silent,
 ) -> Loaded:
     """Load an installed model, or a GGUF file, for `parallel` conversations at once.
 
-    A `system` text is only tried. Raises: as `open_chat`.
+    None of them is what the settings say, else one. A `system` text is only tried.
+    Raises: as `open_chat`.
     """
     installation = installation or open_installation(os.environ)
     chosen = (settings or Settings()).over(installation.settings)
@@ -265,13 +267,14 @@ def load_model(
     sampling = sampling_from(chosen, target.sampling)
     # Before the load, which may take a minute.
     chosen_template.open("", system=system)
-    options = replace(load_options_from(chosen), parallel=parallel, rpc=rpc)
+    count = (chosen.parallel or 1) if parallel is None else parallel
+    options = replace(load_options_from(chosen), parallel=count, rpc=rpc)
     # A file that is not there is the engine's to tell.
     with suppress(OSError):
         check_memory(target.path.stat().st_size, options, find_memory())
     engine = LlamaEngine(target.path, options, judge=target.judge, progress=progress)
     note_use(installation, target)
-    return Loaded(target.name, engine, chosen_template, sampling, chosen)
+    return Loaded(target.name, engine, chosen_template, sampling, chosen, count)
 
 
 def find_biases(
