@@ -171,3 +171,16 @@ def test_the_setting_says_how_many_at_once(installation: Installation) -> None:
 def test_what_is_not_there_is_not_found(installation: Installation) -> None:
     with pytest.raises(UnknownModel):
         open_engine("nosuchmodel", installation=installation)
+
+
+def test_the_setting_says_what_a_long_conversation_does(
+    installation: Installation,
+) -> None:
+    settings = Settings(threads=1, ctx_size=64, overflow="error")
+    with open_engine(
+        "apprentice", settings=settings, installation=installation
+    ) as model:
+        conversation = model.conversation()
+        list(conversation.ask("Hello!", model.sampling))
+        with pytest.raises(UsageError):
+            conversation.ask("What is 7 plus 5? " * 3, model.sampling)

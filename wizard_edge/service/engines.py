@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.config import Settings
 from wizard_edge.conversation import Conversation
-from wizard_edge.engine import Finish, Sampling, Stats, never
+from wizard_edge.engine import Finish, Overflow, Sampling, Stats, never
 from wizard_edge.progress import Progress, silent
 from wizard_edge.prompt import begin
 from wizard_edge.replies import Reply
@@ -54,13 +54,18 @@ class ModelEngine:
         sampling: Sampling,
         *,
         parallel: int,
+        overflow: Overflow,
     ) -> None:
-        """Own `engine`; `sampling` is for those who give none of their own."""
+        """Own `engine`; `sampling` is for those who give none of their own.
+
+        `overflow` says what its conversations do that outgrow their context.
+        """
         self.name = name
         self.engine = engine
         self.template = template
         self.sampling = sampling
         self.parallel = parallel
+        self.overflow = overflow
 
     @property
     def context(self) -> int:
@@ -75,7 +80,13 @@ class ModelEngine:
         `history` None keeps earlier turns where the model was trained on several.
         Raises: UsageError for a system text where the template has no place.
         """
-        return Conversation(self.engine, self.template, system=system, history=history)
+        return Conversation(
+            self.engine,
+            self.template,
+            system=system,
+            history=history,
+            overflow=self.overflow,
+        )
 
     def ask(
         self,
@@ -193,4 +204,5 @@ def open_engine(
         loaded.template,
         loaded.sampling,
         parallel=loaded.parallel,
+        overflow=loaded.settings.overflow or "drop-oldest-turns",
     )
