@@ -12,10 +12,11 @@ from types import ModuleType
 # Pointers and structs of the binding, whose types are not annotated for checkers.
 from typing import Any
 
-from wizard_edge._llama.library import overhear
+from wizard_edge._llama.library import listen, overhear
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.engine import Sampling
 from wizard_edge.errors import UsageError
+from wizard_edge.json_schema import schema_grammar
 
 
 def grammar_of(sampling: Sampling) -> str | None:
@@ -25,14 +26,7 @@ def grammar_of(sampling: Sampling) -> str | None:
     """
     if sampling.json_schema is None:
         return sampling.grammar
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        grammar: str = json_schema_to_gbnf(sampling.json_schema)
-    # The binding's schema converter raises whatever it stumbles over.
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as err:
-        raise UsageError(f"the JSON schema is not usable: {err}") from err
-    return grammar
+    return schema_grammar(sampling.json_schema)
 
 
 class Grammar:
@@ -43,13 +37,13 @@ class Grammar:
     ) -> None:
         """Raises: UsageError for text that is not GBNF."""
         self._library = library
-        with overhear() as complaints:
+        with overhear() as complaints, listen() as log:
             self._handle: Any = library.llama_sampler_init_grammar(
                 vocabulary.handle, text.encode(), b"root"
             )
         if not self._handle:
-            reason = complaints[0] if complaints else "it needs a rule called root"
-            raise UsageError(f"the grammar is not valid GBNF: {reason}")
+            told = [*complaints, *log, "it needs a rule called root"]
+            raise UsageError(f"the grammar is not valid GBNF: {told[0].strip()}")
 
     def allows(self, token: int) -> bool:
         """Tell whether a token may come next."""

@@ -74,7 +74,8 @@ def listen() -> Iterator[list[str]]:
     try:
         yield lines
     finally:
-        _listeners.remove(lines)
+        # Not by `remove`, for which all empty lists are one.
+        _listeners[:] = [other for other in _listeners if other is not lines]
 
 
 @contextmanager
