@@ -167,22 +167,20 @@ def test_a_step_that_was_ended_is_done_again_with_its_guesses(
 ) -> None:
     backend = FakeBackend()
     whole = backend.decode
-    seers: list[Seer] = []
 
     def every_third_is_ended(spans, *, stopped=None):  # type: ignore[no-untyped-def]
         done = whole(spans)
         return done and len(backend.batches) % 3 != 0
 
-    def make() -> Seer:
-        seers.append(Seer(slips=0))
-        return seers[-1]
-
     backend.decode = every_third_is_ended  # type: ignore[method-assign]
-    scheduler = opened(backend, make)
+    scheduler = opened(backend, lambda: Seer(slips=0))
 
     chunks = list(scheduler.submit(PROMPTS[3], Sampling(max_tokens=40)))
 
     assert tokens(chunks) == answer_to(PROMPTS[3], 40)
+    assert len(backend.batches) > 3
+    for number in range(3, len(backend.batches), 3):
+        assert backend.batches[number] == backend.batches[number - 1]
 
 
 def test_closing_the_engine_frees_what_guesses() -> None:

@@ -270,3 +270,54 @@ def test_a_slow_drafter_is_not_asked_again_soon() -> None:
             guesses.settle(1, 1)
 
     assert made <= 3
+
+
+def test_a_first_guess_stakes_half_a_step_and_a_right_one_earns_more() -> None:
+    """Three rows more cost about half a step on two cores."""
+    costs = StepCosts({4: 1.48, 16: 3.4})
+    guesses = Speculation([lambda sequence: Stub(range(20), 6)], costs=costs).begin(0)
+    made = []
+
+    for place in (0, 10, 20):
+        made.append(len(guesses.guess([1] * place, 1, others=0, most=20)))
+        guesses.settle(made[-1], made[-1])
+
+    assert made[0] == 3
+    assert made[0] < made[1] < made[2]
+
+
+def test_who_lost_the_stake_is_not_even_asked() -> None:
+    asked: list[int] = []
+
+    class Wrong(Stub):
+        def look(self, ids: Sequence[int], drawn: int) -> int:
+            asked.append(len(ids))
+            return 6
+
+    costs = StepCosts({10: 1.1})
+    guesses = Speculation([lambda sequence: Wrong([7] * 9)], costs=costs).begin(0)
+    made = guesses.guess([], 1, others=0, most=9)
+    # A step that was thought cheap takes as long as five.
+    for rows, steps in [(1, 1), (10, 5)]:
+        costs.observe(rows, steps * STEP_S)
+    guesses.settle(len(made), 0)
+
+    for place in range(1, 400):
+        guesses.guess([1] * place, 1, others=0, most=9)
+
+    # Four steps are lost; half a one may be, and another in a hundred tokens.
+    assert asked[:2] == [0, 351]
+
+
+def test_now_and_then_a_step_is_plain_so_that_its_cost_stays_known() -> None:
+    stub = Stub([1])
+    guesses = Speculation([lambda s: stub], costs=StepCosts({2: 1.0})).begin(0)
+    plain = 0
+
+    for place in range(0, 1000, 2):
+        if guesses.guess([1] * place, 1, others=0, most=1):
+            guesses.settle(1, 1)
+        else:
+            plain += 1
+
+    assert plain == 500 // 65
