@@ -248,6 +248,10 @@ class LlamaBackend:
             self.cut(sequence, 0)
             raise
 
+    def set_threads(self, generate: int, prompt: int) -> None:
+        """Compute the next batches with so many threads: single tokens, and more."""
+        self._library.llama_set_n_threads(self.handle, generate, prompt)
+
     def close(self) -> None:
         """Free the context and the model. A second call does nothing."""
         if self.handle is not None:

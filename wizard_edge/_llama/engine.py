@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -10,15 +10,21 @@ from wizard_edge._llama import library
 from wizard_edge._llama.backend import ContextSettings, LlamaBackend
 from wizard_edge._llama.drafting import open_speculation
 from wizard_edge._llama.embedding import embed_text
+from wizard_edge._llama.measuring import measure
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.answers import Answer
 from wizard_edge.backend import Backend, Span
+from wizard_edge.drift import Watch
 from wizard_edge.engine import KvPart, LoadOptions, Sampling, never
 from wizard_edge.errors import BackendError, UsageError
+from wizard_edge.governor import Governor, nobody_knows
+from wizard_edge.pace import unobserved
 from wizard_edge.parking import Parking
-from wizard_edge.progress import Progress, silent
+from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.scheduler import Scheduler
 from wizard_edge.slots import Slot
+from wizard_edge.steering import Steering
+from wizard_edge.tuning import Plan, Timings, Tuned
 from wizard_edge.verdicts import Judge, check
 
 if TYPE_CHECKING:
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
 
 # Bytes of RAM for conversations that gave their place to others.
 _PARKING = 256 << 20
+# Whoever has not asked for anything for so long reads, or types.
+_RESTED_S = 1.0
 
 
 class LlamaEngine:
@@ -39,12 +47,17 @@ class LlamaEngine:
         *,
         judge: Judge = check,
         draft_judge: Judge = check,
+        governor: Governor | None = None,
+        watch: Watch | None = None,
+        batch_cost: Mapping[int, float] | None = None,
         progress: Progress = silent,
     ) -> None:
         """Load `path` and make a context of `options.context` tokens.
 
         `judge` is asked whether llama.cpp may see the file at all, `draft_judge`
-        about the draft model's.
+        about the draft model's. A `governor` says how many of the threads compute,
+        from step to step; `watch` hears of the steps that are done with all of them.
+        `batch_cost` is what steps of several rows cost, where that was measured.
 
         Raises: what `Model` raises; BackendError when the context does not fit;
         UsageError for a draft model of another vocabulary.
@@ -53,14 +66,20 @@ class LlamaEngine:
         self._backend = LlamaBackend(path, options, judge=judge, progress=progress)
         try:
             speculation = open_speculation(
-                self._backend, options, judge=draft_judge, progress=progress
+                self._backend,
+                options,
+                batch_cost=batch_cost,
+                judge=draft_judge,
+                progress=progress,
             )
         except BaseException:
             self._backend.close()
             raise
+        self._steering = _steer(self._backend, governor, watch)
         self._scheduler = Scheduler(
             self._backend,
             parking=Parking(_PARKING),
+            observe=self._steering.observe if self._steering else unobserved,
             speculation=speculation,
             load_s=self.load_s,
         )
@@ -218,6 +237,64 @@ class LlamaEngine:
 
         return self._scheduler.run(shift)
 
+    def measure(
+        self,
+        plan: Plan,
+        *,
+        busy: Callable[[], float | None] = nobody_knows,
+        progress: Progress = silent,
+    ) -> Timings:
+        """Measure now what the plan says; answers wait meanwhile.
+
+        `busy` tells how many cores others use.
+        Raises: BackendError.
+        """
+        model, kv_type = self._backend.model, self._backend.kv_type
+        steps = measure(model, plan, kv_type=kv_type, busy=busy)
+        found: list[Timings] = []
+        done = 0
+        try:
+            while not found:
+                progress(ProgressEvent("tune", done, 0, "steps"))
+                self._scheduler.run(lambda backend, stopped: _next(steps, found))
+                done += 1
+        finally:
+            # On the thread of the model, before that is freed.
+            self._scheduler.run(lambda backend, stopped: steps.close())
+        return found[0]
+
+    def measure_at_rest(
+        self,
+        plan: Callable[[], Plan | None],
+        settle: Callable[[Plan, Timings], Tuned | None],
+        *,
+        busy: Callable[[], float | None] = nobody_knows,
+        after_s: float = _RESTED_S,
+    ) -> None:
+        """Measure as soon as nobody has asked for anything for `after_s`.
+
+        `plan` is asked then what there is to measure, None for nothing. `settle` is
+        given the times; the threads of what it returns are used from then on, where
+        there is a governor. Both are called on the engine's thread.
+        """
+
+        def work(backend: Backend, wanted: Callable[[], bool]) -> Iterator[None]:
+            chosen = plan()
+            if chosen is None:
+                return
+            timings = yield from measure(
+                self._backend.model,
+                chosen,
+                kv_type=self._backend.kv_type,
+                stopped=wanted,
+                busy=busy,
+            )
+            tuned = settle(chosen, timings)
+            if tuned is not None and self._steering is not None:
+                self._steering.settle(tuned.threads, tuned.prompt_threads)
+
+        self._scheduler.rest_with(work, after_s=after_s)
+
     def close(self) -> None:
         """Free the context and the model. A second call does nothing.
 
@@ -247,6 +324,32 @@ class LlamaEngine:
         return (
             "the model knows no longer texts: shorten it, or start a new conversation"
         )
+
+
+def _steer(
+    backend: LlamaBackend, governor: Governor | None, watch: Watch | None
+) -> Steering | None:
+    if governor is None:
+        return None
+    made = backend.settings
+    steering = Steering(
+        governor,
+        backend.set_threads,
+        threads=made.threads,
+        prompt_threads=made.prompt_threads,
+        watch=watch,
+    )
+    # Others may be at work already.
+    steering.look()
+    return steering
+
+
+def _next(steps: Generator[None, None, Timings], found: list[Timings]) -> None:
+    """Do one step, and keep what all of them come to."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        found.append(end.value)
 
 
 def _evaluation(
