@@ -13,6 +13,7 @@ from wizard_edge.hardware import (
     find_cores,
     find_load,
     find_memory,
+    find_processor,
     measure_bandwidth,
 )
 
@@ -297,3 +298,34 @@ def test_the_bandwidth_is_that_of_some_memory() -> None:
 
     # A bus of the nineties gave less, and no machine that runs this gives more.
     assert 1e8 < measured < 1e13
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        (
+            "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD  EPYC\n"
+            "processor\t: 1\nmodel name\t: AMD  EPYC",
+            "AMD EPYC",
+        ),
+        (
+            "CPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"
+            "Model\t\t: Raspberry Pi 5 Model B Rev 1.0",
+            "0x41, 0xd0b, Raspberry Pi 5 Model B Rev 1.0",
+        ),
+        ("", ""),
+    ],
+    ids=["PC", "Pi", "nothing"],
+)
+def test_what_a_processor_calls_itself(
+    tmp_path: Path, cpuinfo: str, expected: str
+) -> None:
+    root = build(tmp_path, {"proc/cpuinfo": cpuinfo})
+
+    assert find_processor(root=root, platform="linux") == expected
+
+
+def test_a_mac_tells_the_family_of_its_processor() -> None:
+    asked = {"hw.cpufamily": 458787763}
+
+    assert find_processor(platform="darwin", sysctl=asked.get) == "458787763"

@@ -282,10 +282,11 @@ class TestKey:
                 {"build": "b2"},
                 {"options": LoadOptions(kv_type="q8_0")},
                 {"options": LoadOptions(gpu_layers=8)},
+                {"options": LoadOptions(repack=False)},
             )
         }
 
-        assert len(keys) == 6
+        assert len(keys) == 7
 
     def test_does_not_ask_for_threads(self, header: Header) -> None:
         options = LoadOptions(threads=1, flash_attention=True, context=99)

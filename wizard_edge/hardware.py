@@ -25,6 +25,7 @@ __all__ = [
     "find_cores",
     "find_load",
     "find_memory",
+    "find_processor",
     "free_disk",
     "measure_bandwidth",
 ]
@@ -35,6 +36,8 @@ ROOT = Path("/")
 
 _CPUS = "sys/devices/system/cpu"
 _CGROUPS = "sys/fs/cgroup"
+# Lines of /proc/cpuinfo: of a PC, of an ARM core, and the name of a board.
+_PROCESSOR_NAMES = ("model name", "CPU implementer", "CPU part", "Model")
 # An efficiency core of an RK3588 has 530 of 1024, of a Snapdragon 8 Gen 2 about 330,
 # its middle cores 850. Source: capacity-dmips-mhz in the kernel's device trees.
 _FAST_SHARE = 0.7
@@ -116,6 +119,24 @@ def find_memory(
         total = min(total, limit)
         free = min(free, left)
     return Memory(total=total, available=max(0, free))
+
+
+def find_processor(
+    *, root: Path = ROOT, platform: str = sys.platform, sysctl: Sysctl | None = None
+) -> str:
+    """Return what the processor calls itself, "" where nobody says.
+
+    To tell machines apart, not to be read: an ARM processor gives the numbers of its
+    kinds of cores, a Mac that of its family.
+    """
+    if platform == "darwin":
+        return str((sysctl or ask_sysctl)("hw.cpufamily") or "")
+    names = {
+        " ".join(line.partition(":")[2].split())
+        for line in _text(root / "proc/cpuinfo").splitlines()
+        if line.partition(":")[0].strip() in _PROCESSOR_NAMES
+    }
+    return ", ".join(sorted(names))
 
 
 def find_load() -> float | None:

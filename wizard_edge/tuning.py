@@ -240,6 +240,7 @@ def key_of(
         "processor": processor,
         "build": build,
         "kv_type": options.kv_type,
+        "repack": options.repack,
         "gpu_layers": options.gpu_layers,
     }
     text = json.dumps(facts, sort_keys=True)
