@@ -27,7 +27,7 @@ from wizard_edge.service import chat
 from wizard_edge.templates import find_template
 
 class Endless(ScriptedEngine):
-    def generate(self, prompt, sampling, *, cancelled):
+    def generate(self, prompt, sampling, *, owner, cancelled):
         while not cancelled():
             yield Chunk(100, "word ")
             time.sleep(0.001)
