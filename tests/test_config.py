@@ -25,6 +25,9 @@ PER_REQUEST = {"grammar", "json_schema", "stop", "logit_bias", "logprobs"}
 RENAMED = {"context": "ctx_size"}
 # What `low-memory` sets and nothing else does.
 BUNDLED = {"default_context", "batch", "repack"}
+# What names other files and machines, and is no setting.
+ELSEWHERE = {"draft", "rpc"}
+OWN = PER_REQUEST | BUNDLED | ELSEWHERE
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -42,7 +45,7 @@ def test_every_row_of_the_table_has_its_field_and_back() -> None:
 def test_every_option_of_the_engine_is_a_setting() -> None:
     options = {item.name for item in (*fields(Sampling), *fields(LoadOptions))}
 
-    assert {RENAMED.get(name, name) for name in options - PER_REQUEST - BUNDLED} == {
+    assert {RENAMED.get(name, name) for name in options - OWN} == {
         row.field for row in SETTINGS.values()
     } - {"model", "commercial", "low_memory", "overflow"}
 
@@ -122,6 +125,7 @@ def test_what_the_caller_says_is_stronger_than_both() -> None:
         ("mmap", "off", False),
         ("mlock", "YES", True),
         ("deterministic", "1", True),
+        ("lookup", "no", False),
         ("parallel", "8", 8),
         ("kv-type", "f16", "f16"),
         ("model", "hf:owner/name", "hf:owner/name"),

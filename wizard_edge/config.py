@@ -105,6 +105,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("mlock", "yes-no", "keep the model from being swapped out"),
         Setting("deterministic", "yes-no", "evaluate every token alone, to the bit"),
         Setting("parallel", "whole", "conversations of an engine at once", 1, 256),
+        Setting("lookup", "yes-no", "guess what was said before; unset: if faster"),
         Setting("low-memory", "yes-no", "save memory where nothing else is said"),
         Setting(
             "overflow",
@@ -139,6 +140,7 @@ class Settings:
     mlock: bool | None = None
     deterministic: bool | None = None
     parallel: int | None = None
+    lookup: bool | None = None
     low_memory: bool | None = None
     overflow: Literal["drop-oldest-turns", "shift", "error"] | None = None
     temperature: float | None = None

@@ -135,7 +135,7 @@ def test_options_become_values(
         "run tiny Hi -s Be_brief --template alpaca --temperature 0.5 --top-p 0.9 "
         "--top-k 40 --min-p 0.05 --repeat-penalty 1.1 --seed 7 -n 99 -c 512 -t 3 "
         "--ngl all --kv-type q8_0 --no-mmap --mlock --deterministic --low-memory "
-        "--overflow shift "
+        "--overflow shift --no-lookup --draft small "
         "--grammar g.gbnf"
     )
 
@@ -143,6 +143,7 @@ def test_options_become_values(
 
     assert result.exit_code == BackendError.exit_code
     assert (given["system"], given["template"]) == ("Be_brief", "alpaca")
+    assert given["draft"] == "small"
     assert (given["grammar"], given["json_schema"]) == ('root ::= "yes"', None)
     flags = {
         name: value
@@ -164,6 +165,7 @@ def test_options_become_values(
         "mmap": False,
         "mlock": True,
         "deterministic": True,
+        "lookup": False,
         "low_memory": True,
         "overflow": "shift",
     }

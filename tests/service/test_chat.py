@@ -20,10 +20,12 @@ from wizard_edge.errors import (
     MissingFile,
     NotEnough,
     NotFound,
+    Refused,
     UnknownModel,
     UsageError,
 )
 from wizard_edge.hardware import Memory, find_cores
+from wizard_edge.service import chat as chats
 from wizard_edge.service.cards import show
 from wizard_edge.service.chat import (
     check_memory,
@@ -462,3 +464,67 @@ def test_what_cannot_be_asked_is_refused_before_the_load(
 
     with pytest.raises(UsageError, match=message):
         open_chat("apprentice", installation=installation, **options)
+
+
+def test_a_draft_model_is_found_like_any_other_and_its_use_is_noted(
+    installation: Installation,
+) -> None:
+    later = replace(installation, clock=lambda: 2_100_000_000.0)
+    settings = Settings(lookup=True, threads=1)
+    with open_chat("apprentice", settings=settings, installation=installation) as chat:
+        plain = chat.say("Hi, my name is Ada.")
+
+    with open_chat(
+        "apprentice", draft="apprentice:Q8_0", settings=settings, installation=later
+    ) as chat:
+        *_, last = chunks = list(chat.ask("Hi, my name is Ada."))
+
+    assert "".join(chunk.text for chunk in chunks) == plain
+    assert last.stats.accepted_tokens > 0
+    [item] = list_installed(later)
+    assert item.last_used == "2036-07-18T13:20:00Z"
+
+
+def test_a_draft_model_that_is_not_there_is_refused(installation: Installation) -> None:
+    with pytest.raises(UnknownModel):
+        open_chat("apprentice", draft="aprentice", installation=installation)
+
+
+def test_a_draft_model_is_refused_for_its_licence_too(
+    installation: Installation, tmp_path: Path
+) -> None:
+    path = small_llama().write(tmp_path / "small.gguf")
+
+    with pytest.raises(Refused, match="nobody says which licence"):
+        open_chat(
+            "apprentice",
+            draft=str(path),
+            settings=Settings(commercial=True),
+            installation=installation,
+        )
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused_in_one_line(
+    installation: Installation, tmp_path: Path
+) -> None:
+    path = small_llama().write(tmp_path / "small.gguf")
+
+    with pytest.raises(
+        UsageError, match=r"small\.gguf has another vocabulary: 264 tok"
+    ):
+        open_chat("apprentice", draft=str(path), installation=installation)
+
+
+def test_both_models_have_to_fit_into_the_memory(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = find_target(installation, "apprentice")
+    size = target.path.stat().st_size
+    monkeypatch.setattr(
+        chats, "find_memory", lambda: Memory(total=size + 1, available=size)
+    )
+
+    with pytest.raises(NotEnough) as caught:
+        open_chat("apprentice", draft="apprentice", installation=installation)
+
+    assert caught.value.needed == 2 * size

@@ -64,6 +64,7 @@ class DraftModel:
             deterministic=False,
             flash_attention=None,
             draft=None,
+            rpc=(),
         )
         self.backend = LlamaBackend(path, options, judge=judge, progress=progress)
         try:

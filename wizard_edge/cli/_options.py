@@ -33,7 +33,7 @@ class ModelOptions:
     """What the options say of how to load a model and how to sample.
 
     `flags` are those that are settings too; `grammar` and `json_schema` are the
-    texts of the files that were named.
+    texts of the files that were named, `draft` the name of a model.
     """
 
     flags: Settings
@@ -41,6 +41,7 @@ class ModelOptions:
     template: str | None = None
     grammar: str | None = None
     json_schema: str | None = None
+    draft: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,12 @@ _TEXT_OPTIONS: list[_Decorator] = [
         callback=_file_text,
         help="Force the answer into a JSON schema (default: none)",
     ),
+    click.option(
+        "--draft",
+        metavar="MODEL",
+        shell_complete=complete_installed,
+        help="Let a smaller model guess ahead: faster (default: none)",
+    ),
 ]
 _ANSWER_OPTIONS: list[_Decorator] = [
     click.option(
@@ -378,6 +385,11 @@ _SETTING_OPTIONS: dict[str, _Decorator] = {
         default=None,
         help="Give the same answer whatever is cached: slower",
     ),
+    "lookup": click.option(
+        "--lookup/--no-lookup",
+        default=None,
+        help="Draft what was said before (default: if faster)",
+    ),
     "low_memory": click.option(
         "--low-memory",
         is_flag=True,
@@ -401,7 +413,7 @@ def _collect(given: dict[str, object]) -> ModelOptions:
     flags = {name: given.pop(name) for name in _SETTING_OPTIONS}
     texts = {
         name: given.pop(name)
-        for name in ("system", "template", "grammar", "json_schema")
+        for name in ("system", "template", "grammar", "json_schema", "draft")
     }
     return ModelOptions(Settings(**flags), **texts)  # type: ignore[arg-type]
 

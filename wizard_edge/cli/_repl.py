@@ -124,11 +124,16 @@ class Repl:
 
 def describe(stats: Stats) -> str:
     """Write on one line what an answer cost."""
+    guessed = (
+        f"; {stats.accepted_tokens} of {stats.drafted_tokens} guesses right"
+        if stats.drafted_tokens
+        else ""
+    )
     return (
         f"load {format_seconds(stats.load_s)}; "
         f"prompt {stats.prompt_tokens} tokens, {stats.cached_tokens} of them reused, "
         f"{stats.prompt_rate:.1f}/s; "
-        f"answer {stats.new_tokens} tokens, {stats.generate_rate:.1f}/s"
+        f"answer {stats.new_tokens} tokens, {stats.generate_rate:.1f}/s{guessed}"
     )
 
 

@@ -107,6 +107,7 @@ def _open(
             settings=options.flags,
             grammar=options.grammar,
             json_schema=options.json_schema,
+            draft=options.draft,
             stop=answer.stop,
             logit_bias=answer.logit_bias,
             logprobs=answer.logprobs,

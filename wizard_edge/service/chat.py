@@ -30,6 +30,7 @@ from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.targets import choose_template, find_target, note_use
 from wizard_edge.templates import Message, PromptTemplate
+from wizard_edge.verdicts import check
 
 _LOAD_KEYS = {
     "ctx_size": "context",
@@ -41,6 +42,7 @@ _LOAD_KEYS = {
     "mmap": "mmap",
     "mlock": "mlock",
     "deterministic": "deterministic",
+    "lookup": "lookup",
 }
 _SAMPLING_KEYS = (
     "temperature",
@@ -190,6 +192,7 @@ def open_chat(
     logit_bias: Sequence[tuple[int | str, float]] = (),
     logprobs: int | None = None,
     history: bool | None = None,
+    draft: str | None = None,
     rpc: tuple[Endpoint, ...] = (),
     installation: Installation | None = None,
     progress: Progress = silent,
@@ -200,7 +203,8 @@ def open_chat(
     where none is given; what neither says is the model authors' choice, or suits
     this machine. `history` None keeps earlier turns where the model was trained on
     several. A `logit_bias` is for a token or a text that is exactly one; the other
-    values are those of `Sampling`. `rpc` are workers that compute for this machine.
+    values are those of `Sampling`. `draft` is a smaller model that guesses beside this
+    one. `rpc` are workers that compute for this machine.
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt,
     BackendError; UsageError for a value or template that does not fit; NotEnough
     for weights that can never fit into this machine's memory; Refused for a model
@@ -215,6 +219,7 @@ def open_chat(
         system=system,
         template=template,
         settings=settings,
+        draft=draft,
         rpc=rpc,
         installation=installation,
         progress=progress,
@@ -248,6 +253,7 @@ def load_model(
     template: str | None = None,
     settings: Settings | None = None,
     parallel: int | None = 1,
+    draft: str | None = None,
     rpc: tuple[Endpoint, ...] = (),
     installation: Installation | None = None,
     progress: Progress = silent,
@@ -263,17 +269,34 @@ def load_model(
     # The setting alone is left to it, so that the hint names what was said where.
     said = settings.commercial if settings else None
     refuse_target(installation, target, commercial=said)
+    helper = None if draft is None else find_target(installation, draft)
+    if helper is not None:
+        refuse_target(installation, helper, commercial=said)
     chosen_template = choose_template(target, template)
     sampling = sampling_from(chosen, target.sampling)
     # Before the load, which may take a minute.
     chosen_template.open("", system=system)
     count = (chosen.parallel or 1) if parallel is None else parallel
-    options = replace(load_options_from(chosen), parallel=count, rpc=rpc)
+    options = replace(
+        load_options_from(chosen),
+        parallel=count,
+        draft=None if helper is None else helper.path,
+        rpc=rpc,
+    )
+    opened = [target] if helper is None else [target, helper]
     # A file that is not there is the engine's to tell.
     with suppress(OSError):
-        check_memory(target.path.stat().st_size, options, find_memory())
-    engine = LlamaEngine(target.path, options, judge=target.judge, progress=progress)
-    note_use(installation, target)
+        weights = sum(model.path.stat().st_size for model in opened)
+        check_memory(weights, options, find_memory())
+    engine = LlamaEngine(
+        target.path,
+        options,
+        judge=target.judge,
+        draft_judge=check if helper is None else helper.judge,
+        progress=progress,
+    )
+    for model in opened:
+        note_use(installation, model)
     return Loaded(target.name, engine, chosen_template, sampling, chosen, count)
 
 
