@@ -24,13 +24,13 @@ _PLAIN_EVERY = 64
 _WORTH = 1.05
 # What guesses may have cost more than they gained in an answer, in steps: so much, and
 # one more in so many tokens. No guess is made that could lose more.
-_STAKE = 0.5
+_STAKE = 1.0
 _STAKE_EVERY = 100
 # And of what they gained so much is kept to be staked.
-_MOST_GAINED = 3.0
+_MOST_GAINED = 6.0
 # How likely a guess is right before one was made, by its grade, and how many guesses
 # that counts for. Only a beginning: what happens soon counts for more.
-_HOPES = (0.0, 0.2, 0.35, 0.55, 0.7, 0.8, 0.9)
+_HOPES = (0.0, 0.1, 0.25, 0.6, 0.8, 0.9, 0.95)
 _HOPE_COUNTS = 2.0
 # What was seen counts half after 70 tokens, so that a text may change its mind.
 _FADING = 0.99
