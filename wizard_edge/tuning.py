@@ -117,19 +117,33 @@ def plan_measurement(
     `free` is the memory available, in bytes, `busy` how many cores others use. The
     threads of `options` do not count: what is measured serves also those who give none.
     """
-    flash = (True,) if options.kv_type in ("q8_0", "q4_0") else (False, True)
+    flash = _flash(options)
     depths: tuple[int, ...] = DEPTHS
     while depths:
-        size = 0
-        if dimensions is not None:
-            cells = depths[-1] + ROOM
-            size = kv_cache(dimensions, context=cells, kv_type=options.kv_type)
-        if len(flash) * size <= _MEMORY_SHARE * free:
+        if _memory(options, dimensions, depths[-1]) <= _MEMORY_SHARE * free:
             quiet = is_quiet(busy)
             threads = _candidates(cores) if quiet else (_left(cores, busy or 0.0),)
             return Plan(flash, depths, cores.threads, threads, quiet)
         depths = depths[:-1]
     return None
+
+
+def least_memory(options: LoadOptions, dimensions: Dimensions | None) -> int:
+    """Return the bytes that must be free for anything to be measured."""
+    return int(_memory(options, dimensions, DEPTHS[0]) / _MEMORY_SHARE)
+
+
+def _flash(options: LoadOptions) -> tuple[bool, ...]:
+    # A quantized cache exists with flash attention only.
+    return (True,) if options.kv_type in ("q8_0", "q4_0") else (False, True)
+
+
+def _memory(options: LoadOptions, dimensions: Dimensions | None, depth: int) -> int:
+    """Return the bytes of the caches that are measured in."""
+    if dimensions is None:
+        return 0
+    size = kv_cache(dimensions, context=depth + ROOM, kv_type=options.kv_type)
+    return len(_flash(options)) * size
 
 
 def _candidates(cores: Cores) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Bytes of RAM for conversations that gave their place to others.
 _PARKING = 256 << 20
 # Whoever has not asked for anything for so long reads, or types.
-_RESTED_S = 1.0
+RESTED_S = 1.0
 
 
 class LlamaEngine:
@@ -50,6 +50,7 @@ class LlamaEngine:
         governor: Governor | None = None,
         watch: Watch | None = None,
         batch_cost: Mapping[int, float] | None = None,
+        on_close: Callable[[], None] = lambda: None,
         progress: Progress = silent,
     ) -> None:
         """Load `path` and make a context of `options.context` tokens.
@@ -58,6 +59,7 @@ class LlamaEngine:
         about the draft model's. A `governor` says how many of the threads compute,
         from step to step; `watch` hears of the steps that are done with all of them.
         `batch_cost` is what steps of several rows cost, where that was measured.
+        `on_close` is called when all is freed.
 
         Raises: what `Model` raises; BackendError when the context does not fit;
         UsageError for a draft model of another vocabulary.
@@ -75,6 +77,7 @@ class LlamaEngine:
         except BaseException:
             self._backend.close()
             raise
+        self._on_close: Callable[[], None] | None = on_close
         self._steering = _steer(self._backend, governor, watch)
         self._scheduler = Scheduler(
             self._backend,
@@ -269,7 +272,7 @@ class LlamaEngine:
         settle: Callable[[Plan, Timings], Tuned | None],
         *,
         busy: Callable[[], float | None] = nobody_knows,
-        after_s: float = _RESTED_S,
+        after_s: float = RESTED_S,
     ) -> None:
         """Measure as soon as nobody has asked for anything for `after_s`.
 
@@ -301,6 +304,9 @@ class LlamaEngine:
         An answer that is still being read ends with an error where it goes on.
         """
         self._scheduler.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
     def __enter__(self) -> Self:
         return self

@@ -29,8 +29,8 @@ from wizard_edge.scoring import score_prompt
 from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
 from wizard_edge.service.targets import choose_template, find_target, note_use
+from wizard_edge.service.tuning import load_engine
 from wizard_edge.templates import Message, PromptTemplate
-from wizard_edge.verdicts import check
 
 _LOAD_KEYS = {
     "ctx_size": "context",
@@ -278,7 +278,7 @@ def load_model(
     chosen_template.open("", system=system)
     count = (chosen.parallel or 1) if parallel is None else parallel
     options = replace(
-        load_options_from(chosen),
+        given_options(chosen),
         parallel=count,
         draft=None if helper is None else helper.path,
         rpc=rpc,
@@ -288,13 +288,7 @@ def load_model(
     with suppress(OSError):
         weights = sum(model.path.stat().st_size for model in opened)
         check_memory(weights, options, find_memory())
-    engine = LlamaEngine(
-        target.path,
-        options,
-        judge=target.judge,
-        draft_judge=check if helper is None else helper.judge,
-        progress=progress,
-    )
+    engine = load_engine(installation, target, options, draft=helper, progress=progress)
     for model in opened:
         note_use(installation, model)
     return Loaded(target.name, engine, chosen_template, sampling, chosen, count)
@@ -332,13 +326,18 @@ def load_options_from(settings: Settings) -> LoadOptions:
     One thread a physical core: more of them fight for the same arithmetic units
     (docs/decisions/003).
     """
+    given = given_options(settings)
+    return replace(given, threads=given.threads or find_cores().threads)
+
+
+def given_options(settings: Settings) -> LoadOptions:
+    """Return load options as the settings say, and nothing they do not say."""
     # Any: each value has the type of the field that it is for.
     given: dict[str, Any] = {
         option: value
         for key, option in _LOAD_KEYS.items()
         if (value := getattr(settings, key)) is not None
     }
-    given.setdefault("threads", find_cores().threads)
     if settings.low_memory:
         given = with_low_memory(given)
     return LoadOptions(**given)
