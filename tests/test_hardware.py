@@ -13,6 +13,7 @@ from wizard_edge.hardware import (
     find_cores,
     find_load,
     find_memory,
+    find_peak_memory,
     find_processor,
     measure_bandwidth,
 )
@@ -291,6 +292,22 @@ def test_this_machine_makes_sense() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="counts no load")
 def test_the_load_is_that_of_the_last_minute() -> None:
     assert find_load() == os.getloadavg()[0]
+
+
+def test_the_peak_of_memory_is_that_of_this_program(tmp_path: Path) -> None:
+    root = build(tmp_path, {"proc/self/status": "VmPeak: 900 kB\nVmHWM:   700 kB"})
+
+    assert find_peak_memory(root=root, platform="linux") == 700 * 1024
+    assert find_peak_memory(root=tmp_path / "none", platform="linux") is None
+    assert find_peak_memory(platform="win32") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows is not asked")
+def test_the_peak_of_this_process_is_some_memory() -> None:
+    peak = find_peak_memory()
+
+    assert peak is not None
+    assert 5_000_000 < peak < find_memory().total
 
 
 def test_the_bandwidth_is_that_of_some_memory() -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "find_cores",
     "find_load",
     "find_memory",
+    "find_peak_memory",
     "find_processor",
     "free_disk",
     "measure_bandwidth",
@@ -147,6 +148,22 @@ def find_load() -> float | None:
     if sys.platform == "win32":
         return None
     return os.getloadavg()[0]
+
+
+def find_peak_memory(*, root: Path = ROOT, platform: str = sys.platform) -> int | None:
+    """Return the most bytes this process had resident, None where nobody counts."""
+    if platform == "linux":
+        # Not ru_maxrss, which begins with what whoever started this process had.
+        # Source: getrusage(2); proc_pid_status(5), VmHWM.
+        peak = _table(root / "proc/self/status").get("VmHWM:")
+        return None if peak is None else 1024 * peak
+    if platform != "darwin":
+        return None
+    # A module that Windows has not.
+    import resource
+
+    # In bytes there. Source: macOS, getrusage(2).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def measure_bandwidth(seconds: float = 1.0, *, threads: int) -> float:
