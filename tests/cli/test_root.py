@@ -29,6 +29,7 @@ Commands:
   run         Answer one prompt, or converse on a terminal
   list        List the models in the store
   fit         Predict what fits this machine, and how fast it is
+  bench       Measure how fast a model is on this machine
   doctor      Look for what keeps models from running well
   show        Show all that is known about a model
   rm          Remove models from the store

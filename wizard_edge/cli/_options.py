@@ -87,6 +87,21 @@ def model_options(function: _Function) -> _Function:
     return decorated
 
 
+def loading_options(function: _Function) -> _Function:
+    """Add the options of loading alone; they arrive as `flags`."""
+    names = [name for name in _SETTING_OPTIONS if name not in _ANSWERING]
+
+    @wraps(function)
+    def collect(*args: object, **given: object) -> object:
+        flags = _flags({name: given.pop(name) for name in names})
+        return function(*args, flags=flags, **given)
+
+    decorated: _Function = collect
+    for name in reversed(names):
+        decorated = _SETTING_OPTIONS[name](decorated)
+    return decorated
+
+
 def complete_models(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -403,19 +418,34 @@ _SETTING_OPTIONS: dict[str, _Decorator] = {
     ),
     "commercial": commercial_option,
 }
+# Those of them that say how to answer; the others say how to load.
+_ANSWERING = {
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+    "max_tokens",
+    "overflow",
+}
 
 
-def _collect(given: dict[str, object]) -> ModelOptions:
+def _flags(given: dict[str, object]) -> Settings:
     # Imported here: completing an option must not read the settings' code.
     from wizard_edge.config import Settings
 
-    # Any: each option's own type is that of the field it is named after.
-    flags = {name: given.pop(name) for name in _SETTING_OPTIONS}
+    # Each option's own type is that of the field it is named after.
+    return Settings(**given)  # type: ignore[arg-type]
+
+
+def _collect(given: dict[str, object]) -> ModelOptions:
+    flags = _flags({name: given.pop(name) for name in _SETTING_OPTIONS})
     texts = {
         name: given.pop(name)
         for name in ("system", "template", "grammar", "json_schema", "draft")
     }
-    return ModelOptions(Settings(**flags), **texts)  # type: ignore[arg-type]
+    return ModelOptions(flags, **texts)  # type: ignore[arg-type]
 
 
 def _installed(ctx: click.Context, incomplete: str) -> list[str]:

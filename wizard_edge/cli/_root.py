@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Answer one prompt, or converse on a terminal"),
     "list": ("list", "List the models in the store"),
     "fit": ("fit", "Predict what fits this machine, and how fast it is"),
+    "bench": ("bench", "Measure how fast a model is on this machine"),
     "doctor": ("doctor", "Look for what keeps models from running well"),
     "show": ("show", "Show all that is known about a model"),
     "rm": ("rm", "Remove models from the store"),
