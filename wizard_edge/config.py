@@ -113,6 +113,13 @@ SETTINGS: dict[str, Setting] = {
             "what happens when a conversation outgrows the context",
             choices=("drop-oldest-turns", "shift", "error"),
         ),
+        Setting(
+            "session-disk",
+            "whole",
+            "disk that saved states of sessions may take, in bytes",
+            0,
+            2**50,
+        ),
         Setting("temperature", "number", "0 takes the likeliest token", 0, 100),
         Setting("top-k", "whole", "choose among the K likeliest, 0 is off", 0, 10**6),
         Setting("top-p", "number", "choose among this share, 1 is off", 0, 1),
@@ -143,6 +150,7 @@ class Settings:
     lookup: bool | None = None
     low_memory: bool | None = None
     overflow: Literal["drop-oldest-turns", "shift", "error"] | None = None
+    session_disk: int | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None

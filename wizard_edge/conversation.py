@@ -30,6 +30,8 @@ from wizard_edge.slots import shared_prefix
 from wizard_edge.spelling import Spelling
 from wizard_edge.templates import Message, PromptTemplate
 
+DEFAULT_OVERFLOW: Overflow = "drop-oldest-turns"
+
 
 class Recorder(Protocol):
     """Keeps a conversation somewhere: told of every change, fails for none."""
@@ -58,7 +60,7 @@ class Conversation:
         *,
         system: str | None = None,
         history: bool | None = None,
-        overflow: Overflow = "drop-oldest-turns",
+        overflow: Overflow | None = None,
     ) -> None:
         """Begin without a turn.
 
@@ -76,7 +78,7 @@ class Conversation:
         self.template = template
         self.system = system
         self.keeps_history = template.multi_turn if history is None else history
-        self.overflow = overflow
+        self.overflow: Overflow = overflow or DEFAULT_OVERFLOW
         self.recorder: Recorder | None = None
         self._history = History()
         # What was evaluated last.
@@ -119,7 +121,7 @@ class Conversation:
         began is forgotten again. An answer that is still open is closed first.
         Raises: UsageError when the question does not fit into the context.
         """
-        self._close_open()
+        self.settle()
         return self._ask(self._history, text, sampling, cancelled)
 
     def regenerate(
@@ -129,7 +131,7 @@ class Conversation:
 
         Raises: UsageError where there is no turn.
         """
-        self._close_open()
+        self.settle()
         count = len(self._history.turns)
         last = self._turn(count)
         return self._ask(self._before(count - 1), last.question, sampling, cancelled)
@@ -147,7 +149,7 @@ class Conversation:
         What followed it is forgotten once the answer begins.
         Raises: UsageError where there is no such turn; as `ask`.
         """
-        self._close_open()
+        self.settle()
         self._turn(number)
         return self._ask(self._before(number - 1), text, sampling, cancelled)
 
@@ -156,11 +158,18 @@ class Conversation:
 
         Raises: UsageError where there is none.
         """
-        self._close_open()
+        self.settle()
         count = len(self._history.turns)
         last = self._turn(count)
         self._change(self._before(count - 1))
         return last
+
+    def settle(self) -> None:
+        """End an answer that is still open; what was read of it is kept."""
+        reply = self._open() if self._open is not None else None
+        self._open = None
+        if reply is not None:
+            reply.close()
 
     def clear(self) -> None:
         """Forget every turn, an answer that is still open too."""
@@ -281,12 +290,6 @@ class Conversation:
     def _rest(self) -> None:
         if self.recorder is not None:
             self.recorder.rest(self)
-
-    def _close_open(self) -> None:
-        reply = self._open() if self._open is not None else None
-        self._open = None
-        if reply is not None:
-            reply.close()
 
 
 def _can_shift(engine: Engine) -> bool:

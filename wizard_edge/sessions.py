@@ -95,6 +95,7 @@ class Session:
         self._wanted_budget = budget
         self._states: StateFiles | None = None
         self._warned: set[str] = set()
+        self._closed = False
         self._held = contextlib.ExitStack()
         self._held.enter_context(self._folder.opened())
         try:
@@ -134,7 +135,7 @@ class Session:
             template,
             system=system,
             history=history,
-            overflow=overflow or "drop-oldest-turns",
+            overflow=overflow,
         )
         if isinstance(engine, Stateful):
             self._look_at_state(engine.state_kind)
@@ -145,6 +146,8 @@ class Session:
 
     def record(self, conversation: Conversation) -> None:
         """Bring the file to what the conversation is now."""
+        if self._closed:
+            return
         try:
             self._write(conversation)
         # A chat goes on whatever happens to its file.
@@ -155,7 +158,7 @@ class Session:
         """Save what was evaluated since the last time."""
         states = self._states
         engine = conversation.engine
-        if states is None or not isinstance(engine, Stateful):
+        if self._closed or states is None or not isinstance(engine, Stateful):
             return
         try:
             self._save_state(states, engine, conversation.ids)
@@ -163,7 +166,11 @@ class Session:
             self._warn("state", f"its state is not saved: {err}")
 
     def close(self) -> None:
-        """Let other processes have the session. A second call does nothing."""
+        """Let other processes have the session. A second call does nothing.
+
+        What the conversation becomes after that is not kept.
+        """
+        self._closed = True
         self._held.close()
         if self._file.is_new:
             # Nothing was said: the folder is empty.
@@ -195,10 +202,14 @@ class Session:
             self._file.respell(turns)
         first = found.turns[-1].first if found.turns else 0
         conversation.resume(turns, first=first)
-        restored = self._restore(conversation)
+        tokens = len(conversation.ids)
+        if tokens >= conversation.engine.context:
+            # Most of it goes with the next question.
+            restored, reason = 0, reason or "it has outgrown the context"
+        else:
+            restored = self._restore(conversation)
         if self._states is not None and not reason:
             reason = self._states.problem
-        tokens = len(conversation.ids)
         if tokens - restored <= 1:
             reason = None
         elif reason is None:

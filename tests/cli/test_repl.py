@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ from wizard_edge.cli._repl import Repl
 from wizard_edge.conversation import Conversation
 from wizard_edge.engine import Chunk, Sampling
 from wizard_edge.errors import UsageError
+from wizard_edge.names import SessionName
+from wizard_edge.paths import Home
 from wizard_edge.service.chat import Chat
+from wizard_edge.sessions import ModelFile, Session
 from wizard_edge.templates import find_template
 
 Line = str | BaseException | type[BaseException]
@@ -44,12 +48,17 @@ def converse(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         template: str = "vicuna",
         quiet: bool = False,
         max_tokens: int | None = None,
+        session: Session | None = None,
     ) -> str:
         output = Typed(*lines)
         output.quiet = quiet
-        conversation = Conversation(engine, find_template(template))
+        begin = Conversation if session is None else session.resume
+        conversation = begin(engine, find_template(template))
         sampling = Sampling(max_tokens=max_tokens)
-        Repl(output, Chat("tiny:F32", engine, conversation, sampling)).run()
+        chat = Chat("tiny:F32", engine, conversation, sampling, session=session)
+        Repl(output, chat).run()
+        if session is not None:
+            session.close()
         captured = capsys.readouterr()
         return captured.out + captured.err
 
@@ -262,4 +271,26 @@ def test_what_is_left_out_is_said_once_with_counts(
         f"left out of the prompt: the oldest {turns} turns, {tokens} tokens, "
         "which the context has no room for"
         for turns, tokens in ((3, 180), (6, 360))
+    ]
+
+
+def test_a_session_says_what_came_back(
+    converse: Callable[..., str], tmp_path: Path
+) -> None:
+    def session() -> Session:
+        model = ModelFile("tiny:F32", "tiny.gguf", 1)
+        return Session(Home(tmp_path), SessionName.parse("work"), model)
+
+    said = [
+        converse(ScriptedEngine("a", "b"), "Hi", session=session()).splitlines()[-2],
+        converse(ScriptedEngine("c"), session=session()).splitlines()[-2],
+        converse(
+            ScriptedEngine("d"), "Hi", template="alpaca", session=session()
+        ).splitlines()[-2],
+    ]
+
+    assert said == [
+        "session work: new",
+        "session work: 1 turn",
+        "session work: 1 turn; 144 tokens are read again: the template was vicuna",
     ]

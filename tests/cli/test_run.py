@@ -135,7 +135,7 @@ def test_options_become_values(
         "run tiny Hi -s Be_brief --template alpaca --temperature 0.5 --top-p 0.9 "
         "--top-k 40 --min-p 0.05 --repeat-penalty 1.1 --seed 7 -n 99 -c 512 -t 3 "
         "--ngl all --kv-type q8_0 --no-mmap --mlock --deterministic --low-memory "
-        "--overflow shift --no-lookup --draft small "
+        "--overflow shift --no-lookup --draft small --session work --other-model "
         "--grammar g.gbnf"
     )
 
@@ -144,6 +144,7 @@ def test_options_become_values(
     assert result.exit_code == BackendError.exit_code
     assert (given["system"], given["template"]) == ("Be_brief", "alpaca")
     assert given["draft"] == "small"
+    assert (given["session"], given["other_model"]) == ("work", True)
     assert (given["grammar"], given["json_schema"]) == ('root ::= "yes"', None)
     flags = {
         name: value
@@ -418,3 +419,14 @@ def test_an_answer_half_read_is_ended_before_the_model_is_closed(
     cli("run", "tiny", "Hi")
 
     assert ended == ["answer", "model"]
+
+
+def test_another_model_is_a_word_about_a_session(cli: Cli, scripted: Script) -> None:
+    scripted("Hello!")
+
+    result = cli("run", "tiny", "Hi", "--other-model")
+
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: --other-model is for a --session NAME\n",
+    )

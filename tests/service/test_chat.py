@@ -528,3 +528,79 @@ def test_both_models_have_to_fit_into_the_memory(
         open_chat("apprentice", draft="apprentice", installation=installation)
 
     assert caught.value.needed == 2 * size
+
+
+def test_a_session_goes_on_after_a_restart(installation: Installation) -> None:
+    with open_chat("apprentice", session="ada", installation=installation) as chat:
+        chat.say("Hi, my name is Ada.")
+    with open_chat("apprentice", session="ada", installation=installation) as chat:
+        answer = chat.say("What is my name?")
+
+        assert (chat.session, chat.resumed.turns, chat.resumed.to_read) == (
+            *("ada", 1),
+            1,
+        )
+        with pytest.raises(Refused, match="open in another process"):
+            open_chat("apprentice", session="ada", installation=installation)
+
+    assert "Ada" in answer
+
+
+def test_an_answer_that_is_open_at_the_end_is_kept(installation: Installation) -> None:
+    with open_chat("apprentice", session="open", installation=installation) as chat:
+        reply = chat.ask("Hello!")
+        first = next(reply).text + next(reply).text
+    del reply
+
+    with open_chat("apprentice", session="open", installation=installation) as chat:
+        assert chat.messages[-1] == Message("assistant", first)
+
+
+def test_a_session_keeps_its_template_and_system_text(
+    installation: Installation,
+) -> None:
+    with open_chat(
+        "apprentice",
+        session="kept",
+        template="alpaca",
+        system="Be brief.",
+        installation=installation,
+    ) as chat:
+        chat.say("Hello!")
+
+    with open_chat("apprentice", session="kept", installation=installation) as chat:
+        assert chat.template.id == "alpaca"
+        assert chat.resumed.reason is None
+
+
+def test_a_name_that_is_no_session_is_refused(installation: Installation) -> None:
+    with pytest.raises(UsageError, match="not a session name"):
+        open_chat("apprentice", session="../x", installation=installation)
+
+
+def test_a_session_of_another_file_is_refused_before_it_is_loaded(
+    installation: Installation, tmp_path: Path
+) -> None:
+    with open_chat("apprentice", session="mine", installation=installation) as chat:
+        chat.say("Hello!")
+    path = tmp_path / "other.gguf"
+    path.write_bytes(small_llama().build())
+
+    with pytest.raises(Refused, match=r"another file than other\.gguf"):
+        open_chat(str(path), session="mine", installation=installation)
+    # Nobody holds it now.
+    open_chat("apprentice", session="mine", installation=installation).close()
+
+
+def test_a_template_without_a_place_frees_the_session(
+    installation: Installation,
+) -> None:
+    for _ in range(2):
+        with pytest.raises(UsageError, match="no place for a system text"):
+            open_chat(
+                "apprentice",
+                session="none",
+                template="wizardlm-7b",
+                system="x",
+                installation=installation,
+            )

@@ -46,6 +46,8 @@ class Repl:
             self._output.say(
                 "this model was trained on single questions: each one starts fresh"
             )
+        if self._chat.session is not None:
+            self._output.say(describe_resumed(self._chat))
 
     def _turn(self) -> bool:
         """Read a line and act on it; False when the user leaves."""
@@ -135,6 +137,18 @@ def describe(stats: Stats) -> str:
         f"{stats.prompt_rate:.1f}/s; "
         f"answer {stats.new_tokens} tokens, {stats.generate_rate:.1f}/s{guessed}"
     )
+
+
+def describe_resumed(chat: Chat) -> str:
+    """Write on one line what came back of a session."""
+    resumed = chat.resumed
+    if not resumed.turns:
+        return f"session {chat.session}: new"
+    turns = "turn" if resumed.turns == 1 else "turns"
+    line = f"session {chat.session}: {resumed.turns} {turns}"
+    if resumed.reason is None:
+        return line
+    return f"{line}; {resumed.to_read} tokens are read again: {resumed.reason}"
 
 
 def describe_dropped(stats: Stats) -> str:

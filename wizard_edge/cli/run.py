@@ -22,7 +22,7 @@ from wizard_edge.cli._options import (
     rpc_option,
 )
 from wizard_edge.cli._output import Output, is_terminal
-from wizard_edge.cli._repl import Repl, describe, describe_dropped
+from wizard_edge.cli._repl import Repl, describe, describe_dropped, describe_resumed
 from wizard_edge.errors import Interrupted, UsageError, WizardEdgeError
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ Without MODEL the setting 'model' decides: wizard-edge config model NAME.
 )
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.argument("prompt", required=False)
+@click.option(
+    "--session",
+    metavar="NAME",
+    help="Keep the conversation, or go on with it (default: forget it)",
+)
+@click.option(
+    "--other-model",
+    is_flag=True,
+    help="Go on with a session of another model (default: refuse)",
+)
 @model_options
 @answer_options
 @rpc_option
@@ -55,6 +65,8 @@ def command(
     app: App,
     model: str | None,
     prompt: str | None,
+    session: str | None,
+    other_model: bool,
     options: ModelOptions,
     answer: AnswerOptions,
     rpc: tuple[Endpoint, ...],
@@ -63,14 +75,17 @@ def command(
     if model is None:
         raise UsageError("missing argument 'MODEL'", hint="wizard-edge run --help")
     _check_logprobs(app.output, answer)
+    if other_model and session is None:
+        raise UsageError("--other-model is for a --session NAME")
     question = _question(prompt)
+    opened = partial(_open, app, model, options, answer, rpc, session, other_model)
     if question:
-        with _open(app, model, options, answer, rpc) as chat:
+        with opened() as chat:
             _answer(app.output, chat, question, echo=answer.echo)
         return
     if app.output.as_json or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         raise UsageError("no prompt", hint="wizard-edge run MODEL PROMPT")
-    with _open(app, model, options, answer, rpc) as chat:
+    with opened() as chat:
         Repl(app.output, chat).run()
 
 
@@ -92,6 +107,8 @@ def _open(
     options: ModelOptions,
     answer: AnswerOptions,
     rpc: tuple[Endpoint, ...],
+    session: str | None,
+    other_model: bool,
 ) -> Chat:
     from wizard_edge.service.chat import open_chat
 
@@ -111,6 +128,8 @@ def _open(
             stop=answer.stop,
             logit_bias=answer.logit_bias,
             logprobs=answer.logprobs,
+            session=session,
+            other_model=other_model,
             rpc=rpc,
             installation=app.installation,
             progress=progress,
@@ -125,6 +144,8 @@ def _leave(output: Output, error: WizardEdgeError) -> NoReturn:
 
 def _answer(output: Output, chat: Chat, question: str, *, echo: bool) -> None:
     chunks: list[Chunk] = []
+    if chat.resumed.reason:
+        output.say(describe_resumed(chat))
     with answering(chat, question) as answer:
         for chunk in answer:
             chunks.append(chunk)
@@ -138,6 +159,8 @@ def _answer(output: Output, chat: Chat, question: str, *, echo: bool) -> None:
             "finish": last.finish,
             "stats": last.stats.as_dict(),
         }
+        if chat.session is not None:
+            shown["session"] = chat.session
         if chat.sampling.logprobs is not None:
             prompt = _prompt_logprobs(chat, chunks) if echo else []
             shown["logprobs"] = prompt + _answer_logprobs(chat, chunks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -20,17 +20,24 @@ from wizard_edge.engine import (
     Vocabulary,
     never,
 )
-from wizard_edge.errors import BackendError, NotEnough, UsageError
+from wizard_edge.errors import BackendError, MissingFile, NotEnough, UsageError
 from wizard_edge.hardware import Memory, find_cores, find_memory
 from wizard_edge.low_memory import with_low_memory
+from wizard_edge.names import SessionName
 from wizard_edge.progress import Progress, silent
 from wizard_edge.replies import Reply
 from wizard_edge.scoring import score_prompt
 from wizard_edge.service.consent import refuse_target
 from wizard_edge.service.installation import Installation, open_installation
-from wizard_edge.service.targets import choose_template, find_target, note_use
+from wizard_edge.service.targets import (
+    Target,
+    choose_template,
+    find_target,
+    note_use,
+)
 from wizard_edge.service.tuning import load_engine
-from wizard_edge.templates import Message, PromptTemplate
+from wizard_edge.sessions import ModelFile, Resumed, Session
+from wizard_edge.templates import TEMPLATES, Message, PromptTemplate
 
 _LOAD_KEYS = {
     "ctx_size": "context",
@@ -67,11 +74,14 @@ class Chat:
         engine: ScoringEngine,
         conversation: Conversation,
         sampling: Sampling,
+        *,
+        session: Session | None = None,
     ) -> None:
         self.name = name
         self.sampling = sampling
         self._engine = engine
         self._conversation = conversation
+        self._session = session
 
     @property
     def template(self) -> PromptTemplate:
@@ -87,6 +97,16 @@ class Chat:
     def keeps_history(self) -> bool:
         """Whether the model sees earlier turns."""
         return self._conversation.keeps_history
+
+    @property
+    def session(self) -> str | None:
+        """The name under which it is kept, None where it is not."""
+        return self._session.name if self._session else None
+
+    @property
+    def resumed(self) -> Resumed:
+        """What came back of the session."""
+        return self._session.resumed if self._session else Resumed()
 
     @property
     def context(self) -> int:
@@ -158,8 +178,13 @@ class Chat:
         self._conversation.restart(system=system)
 
     def close(self) -> None:
-        """Free the model."""
-        self._engine.close()
+        """Free the model, and the session for others. An open answer ends."""
+        try:
+            self._conversation.settle()
+            self._engine.close()
+        finally:
+            if self._session is not None:
+                self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -193,6 +218,8 @@ def open_chat(
     logprobs: int | None = None,
     history: bool | None = None,
     draft: str | None = None,
+    session: str | None = None,
+    other_model: bool = False,
     rpc: tuple[Endpoint, ...] = (),
     installation: Installation | None = None,
     progress: Progress = silent,
@@ -205,26 +232,40 @@ def open_chat(
     several. A `logit_bias` is for a token or a text that is exactly one; the other
     values are those of `Sampling`. `draft` is a smaller model that guesses beside this
     one. `rpc` are workers that compute for this machine.
+    Under the name of a `session` every turn is kept, and an earlier conversation of
+    that name goes on where it was left: with the same model, unless `other_model`
+    (docs/sessions.md).
     Raises: UnknownModel, NotFound, UnknownQuant, MissingFile, Corrupt,
     BackendError; UsageError for a value or template that does not fit; NotEnough
     for weights that can never fit into this machine's memory; Refused for a model
-    that is not free for commercial use, where the settings want that.
+    that is not free for commercial use, where the settings want that, and for a
+    session that is in use or with another model.
     """
     # Before the load, which may take a minute.
     asked = Sampling(
         grammar=grammar, json_schema=json_schema, stop=tuple(stop), logprobs=logprobs
     )
-    loaded = load_model(
-        ref,
-        system=system,
-        template=template,
-        settings=settings,
-        draft=draft,
-        rpc=rpc,
-        installation=installation,
-        progress=progress,
-    )
-    try:
+    installation = installation or open_installation(os.environ)
+    chosen = (settings or Settings()).over(installation.settings)
+    name = SessionName.parse(session) if session is not None else None
+    target = _wanted(installation, ref, settings)
+    helper = None if draft is None else _wanted(installation, draft, settings)
+    with ExitStack() as opened:
+        kept = None
+        if name is not None:
+            kept = _open_session(installation, name, target, chosen, other_model)
+            opened.callback(kept.close)
+        loaded = _load(
+            installation,
+            target,
+            chosen,
+            template=choose_template(target, template or _template_of(kept)),
+            system=system,
+            draft=helper,
+            rpc=rpc,
+            progress=progress,
+        )
+        opened.callback(loaded.engine.close)
         sampling = replace(
             loaded.sampling,
             grammar=asked.grammar,
@@ -233,17 +274,16 @@ def open_chat(
             logprobs=asked.logprobs,
             logit_bias=find_biases(loaded.engine.vocabulary, logit_bias),
         )
-        conversation = Conversation(
+        begin = Conversation if kept is None else kept.resume
+        conversation = begin(
             loaded.engine,
             loaded.template,
             system=system,
             history=history,
-            overflow=loaded.settings.overflow or "drop-oldest-turns",
+            overflow=chosen.overflow,
         )
-    except BaseException:
-        loaded.engine.close()
-        raise
-    return Chat(loaded.name, loaded.engine, conversation, sampling)
+        opened.pop_all()
+    return Chat(loaded.name, loaded.engine, conversation, sampling, session=kept)
 
 
 def load_model(
@@ -264,34 +304,88 @@ def load_model(
     Raises: as `open_chat`.
     """
     installation = installation or open_installation(os.environ)
-    chosen = (settings or Settings()).over(installation.settings)
+    target = _wanted(installation, ref, settings)
+    helper = None if draft is None else _wanted(installation, draft, settings)
+    return _load(
+        installation,
+        target,
+        (settings or Settings()).over(installation.settings),
+        template=choose_template(target, template),
+        system=system,
+        parallel=parallel,
+        draft=helper,
+        rpc=rpc,
+        progress=progress,
+    )
+
+
+def _wanted(installation: Installation, ref: str, settings: Settings | None) -> Target:
     target = find_target(installation, ref)
     # The setting alone is left to it, so that the hint names what was said where.
     said = settings.commercial if settings else None
     refuse_target(installation, target, commercial=said)
-    helper = None if draft is None else find_target(installation, draft)
-    if helper is not None:
-        refuse_target(installation, helper, commercial=said)
-    chosen_template = choose_template(target, template)
-    sampling = sampling_from(chosen, target.sampling)
+    return target
+
+
+def _load(
+    installation: Installation,
+    target: Target,
+    settings: Settings,
+    *,
+    template: PromptTemplate,
+    system: str | None,
+    parallel: int | None = 1,
+    draft: Target | None = None,
+    rpc: tuple[Endpoint, ...] = (),
+    progress: Progress,
+) -> Loaded:
+    sampling = sampling_from(settings, target.sampling)
     # Before the load, which may take a minute.
-    chosen_template.open("", system=system)
-    count = (chosen.parallel or 1) if parallel is None else parallel
+    template.open("", system=system)
+    count = (settings.parallel or 1) if parallel is None else parallel
     options = replace(
-        given_options(chosen),
+        given_options(settings),
         parallel=count,
-        draft=None if helper is None else helper.path,
+        draft=None if draft is None else draft.path,
         rpc=rpc,
     )
-    opened = [target] if helper is None else [target, helper]
+    opened = [target] if draft is None else [target, draft]
     # A file that is not there is the engine's to tell.
     with suppress(OSError):
         weights = sum(model.path.stat().st_size for model in opened)
         check_memory(weights, options, find_memory())
-    engine = load_engine(installation, target, options, draft=helper, progress=progress)
+    engine = load_engine(installation, target, options, draft=draft, progress=progress)
     for model in opened:
         note_use(installation, model)
-    return Loaded(target.name, engine, chosen_template, sampling, chosen, count)
+    return Loaded(target.name, engine, template, sampling, settings, count)
+
+
+def _open_session(
+    installation: Installation,
+    name: SessionName,
+    target: Target,
+    settings: Settings,
+    other_model: bool,
+) -> Session:
+    sha256 = target.installed.receipt.files[0].sha256 if target.installed else None
+    try:
+        size = target.path.stat().st_size
+    except OSError as err:
+        raise MissingFile(target.path) from err
+    return Session(
+        installation.home,
+        name,
+        ModelFile(target.name, target.path.name, size, sha256),
+        other_model=other_model,
+        budget=settings.session_disk,
+        clock=installation.clock,
+    )
+
+
+def _template_of(session: Session | None) -> str | None:
+    """Return the template of an earlier conversation, if it is still known."""
+    saved = session.saved if session else None
+    return saved.template if saved and saved.template in TEMPLATES else None
 
 
 def find_biases(
