@@ -22,7 +22,7 @@ CONTEXT = 256
 
 @pytest.fixture(scope="module")
 def engine(apprentice: Callable[[str], Path]) -> Iterator[LlamaEngine]:
-    options = LoadOptions(threads=1, context=CONTEXT)
+    options = LoadOptions(threads=1, context=CONTEXT, lookup=False)
     with LlamaEngine(apprentice("Q8_0"), options) as loaded:
         # Before that llama.cpp counts one token each where there was none.
         list(loaded.generate([loaded.vocabulary.eos] * 2, SHORT))

@@ -302,13 +302,13 @@ _ANSWER_OPTIONS: list[_Decorator] = [
         multiple=True,
         metavar="TOKEN=BIAS",
         callback=_biases,
-        help="Add to a token's logit, repeatable; -inf forbids it",
+        help="Add to a token's logit, repeatable (default: none)",
     ),
     click.option(
         "--logprobs",
         type=int,
         metavar="N",
-        help="With --json: how likely tokens were, and N others",
+        help="Tell how likely tokens were, and N others (default: off)",
     ),
     click.option(
         "--echo",
