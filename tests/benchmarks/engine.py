@@ -22,7 +22,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.engine_rows import crowd, logits, speed, startup, together, turns
+from tests.benchmarks.engine_rows import (
+    crowd,
+    logits,
+    lookup,
+    sessions,
+    speed,
+    startup,
+    together,
+    turns,
+)
 from tests.benchmarks.engine_rows.pairs import Plan
 from tests.benchmarks.engine_rows.peers import find_program
 from tests.benchmarks.engine_rows.results import Result
@@ -42,13 +51,16 @@ ROWS: dict[str, Row] = {
     "depth-1024": partial(speed.depth, tokens=1024),
     "together": together.together,
     "turns": turns.turns,
+    "kill": sessions.kill,
+    "resume": sessions.resume,
     "startup": startup.startup,
     "logits": logits.logits,
+    "lookup": lookup.lookup,
     "crowd": crowd.crowd,
 }
 MODELS: dict[str, Shape] = {"0.9B": B0_9, "0.1B": B0_1}
 # Rows that need answers with an end, and words: they have the bundled model.
-BUNDLED = ("crowd",)
+BUNDLED = ("lookup", "crowd")
 QUANT = "Q4_K_M"
 # What one row may take with all its models: a run of ten minutes must hold it.
 MINUTES = 8.5
