@@ -77,6 +77,7 @@ LAYERS = {
     "overflow": 2,
     "pace": 2,
     "parking": 2,
+    "parking_disk": 2,
     "prompt": 2,
     "replies": 2,
     "scheduler": 2,

@@ -42,14 +42,15 @@ class KvCache:
         slot = place.slot
         beginning = prompt[:-1]
         count, parked = self._parking.find(beginning)
-        if count < place.kept + LEAST_COPY:
-            parked = None
-        if parked is not None and parked.owner() is owner:
-            # Before something else is parked, which may need its room.
-            self._parking.take(parked)
+        data: Blob | None = None
+        if parked is not None and count >= place.kept + LEAST_COPY:
+            data = self._parking.read(parked)
+            if data is not None and parked.owner() is owner:
+                # Before something else is parked, which may need its room.
+                self._parking.take(parked)
         self._park(slot, shared_prefix(slot.cached, beginning), owner)
-        if parked is not None:
-            self._unpark(slot, parked)
+        if parked is not None and data is not None:
+            self._unpark(slot, parked.ids, data)
             self.cut(slot, min(count, len(slot.cached)))
         elif place.source is not None:
             self._backend.copy(place.source.index, slot.index, place.kept)
@@ -97,6 +98,10 @@ class KvCache:
         self._backend.shift(slot.index, first, count)
         del slot.cached[first : first + count]
 
+    def close(self) -> None:
+        """Give up what is parked."""
+        self._parking.close()
+
     def _park(self, slot: Slot, kept: int, owner: object | None) -> None:
         """Keep aside what a slot is about to lose of another conversation."""
         holder = slot.holder
@@ -112,14 +117,14 @@ class KvCache:
             return
         self._parking.keep(Parked(slot.owner, tuple(slot.cached), data))
 
-    def _unpark(self, slot: Slot, parked: Parked) -> None:
+    def _unpark(self, slot: Slot, ids: Sequence[int], data: Blob) -> None:
         try:
-            self._backend.restore(slot.index, [parked.data])
+            self._backend.restore(slot.index, [data])
         except BackendError as err:
             _logger.warning("a parked conversation is read anew: %s", err)
             slot.cached = []
         else:
-            slot.cached = list(parked.ids)
+            slot.cached = list(ids)
 
     def _note_use(self, slot: Slot, owner: object | None) -> None:
         self._uses += 1

@@ -32,10 +32,16 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
-def write(path: Path, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+def write(
+    path: Path,
+    parts: Iterable[bytes | bytearray | memoryview],
+    *,
+    durable: bool = True,
+) -> None:
     """Write parts one after the other to `path`, whole or not at all.
 
-    What was there before is replaced; the bytes are on the disk when this returns.
+    What was there before is replaced; the bytes are on the disk when this returns,
+    where they shall be `durable`.
     Raises: NotEnough on a full disk, Refused where writing is not allowed.
     """
     held = list(parts)
@@ -46,13 +52,15 @@ def write(path: Path, parts: Iterable[bytes | bytearray | memoryview]) -> None:
                 for part in held:
                     file.write(part)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             temp.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temp.unlink()
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 def append(path: Path, content: bytes, *, at: int) -> None:

@@ -498,6 +498,7 @@ class Scheduler:
         self._free()
 
     def _free(self) -> None:
+        self.cache.close()
         if self._speculation is not None:
             self._speculation.close()
         self._backend.close()

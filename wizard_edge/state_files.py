@@ -64,8 +64,14 @@ class StateFiles:
     nothing was.
     """
 
-    def __init__(self, folder: Path, *, model: str, kind: str) -> None:
-        """Look at what is there, which may be no folder yet."""
+    def __init__(
+        self, folder: Path, *, model: str, kind: str, durable: bool = True
+    ) -> None:
+        """Look at what is there, which may be no folder yet.
+
+        Files that need not outlive the process are not `durable`.
+        """
+        self._durable = durable
         self.folder = folder
         self.problem: str | None = None
         self._model = sha256(model.encode()).digest()
@@ -109,7 +115,8 @@ class StateFiles:
         )
         path = self.folder / f"{index + 1:06}{SUFFIX}"
         private.make_folder(self.folder)
-        private.write(path, [head, _SUM.pack(zlib.crc32(head)), part.data])
+        parts = [head, _SUM.pack(zlib.crc32(head)), part.data]
+        private.write(path, parts, durable=self._durable)
         size = _HEADER_SIZE + len(part.data)
         made = Segment(path, part.first, part.count, digest, crc32, size)
         # From here on those behind it do not follow any more.

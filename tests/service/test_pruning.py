@@ -330,3 +330,25 @@ def test_bytes_are_those_on_the_disk(installation: Installation) -> None:
     assert plan.leftovers[0].kind is Kind.UNFINISHED
     assert plan.size == done.freed < 1 << 30
     assert allocated(path) == 0
+
+
+def test_what_a_killed_engine_parked_is_removed(installation: Installation) -> None:
+    run = installation.home.run
+    folder = run / "parked-0a1b2c3d4e5f6a7b"
+    put(folder / "000001", "000001.kv")
+    put(folder, "parked.lock")
+
+    assert found(plan_pruning(installation), run) == {
+        "parked-0a1b2c3d4e5f6a7b/000001/000001.kv": "unfinished",
+        "parked-0a1b2c3d4e5f6a7b/000001": "unfinished",
+        "parked-0a1b2c3d4e5f6a7b": "folder",
+    }
+    assert pruned(installation) == []
+
+
+def test_what_a_living_engine_parked_stays(installation: Installation) -> None:
+    folder = installation.home.run / "parked-0a1b2c3d4e5f6a7b"
+    put(folder / "000001", "000001.kv")
+
+    with at_work(folder / "parked.lock"):
+        assert plan_pruning(installation).leftovers == ()

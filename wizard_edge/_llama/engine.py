@@ -18,8 +18,10 @@ from wizard_edge.drift import Watch
 from wizard_edge.engine import KvPart, LoadOptions, Sampling, never
 from wizard_edge.errors import BackendError, UsageError
 from wizard_edge.governor import Governor, nobody_knows
+from wizard_edge.hardware import find_memory
 from wizard_edge.pace import unobserved
 from wizard_edge.parking import Parking
+from wizard_edge.parking_disk import ParkingDisk
 from wizard_edge.progress import Progress, ProgressEvent, silent
 from wizard_edge.scheduler import Scheduler
 from wizard_edge.slots import Slot
@@ -31,8 +33,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Bytes of RAM for conversations that gave their place to others.
-_PARKING = 256 << 20
+# RAM for conversations that gave their place to others: a share of all there is, and
+# never more than this; beyond it the disk, where there is a folder for it. In bytes.
+_PARKING_SHARE = 8
+_MOST_PARKING = 1 << 30
+_PARKING_DISK = 4 << 30
 # Whoever has not asked for anything for so long reads, or types.
 RESTED_S = 1.0
 
@@ -51,6 +56,7 @@ class LlamaEngine:
         watch: Watch | None = None,
         batch_cost: Mapping[int, float] | None = None,
         on_close: Callable[[], None] = lambda: None,
+        parking_folder: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         """Load `path` and make a context of `options.context` tokens.
@@ -59,7 +65,8 @@ class LlamaEngine:
         about the draft model's. A `governor` says how many of the threads compute,
         from step to step; `watch` hears of the steps that are done with all of them.
         `batch_cost` is what steps of several rows cost, where that was measured.
-        `on_close` is called when all is freed.
+        `on_close` is called when all is freed. Idle conversations are parked in RAM,
+        and inside `parking_folder` where that is not enough.
 
         Raises: what `Model` raises; BackendError when the context does not fit;
         UsageError for a draft model of another vocabulary.
@@ -81,7 +88,7 @@ class LlamaEngine:
         self._steering = _steer(self._backend, governor, watch)
         self._scheduler = Scheduler(
             self._backend,
-            parking=Parking(_PARKING),
+            parking=_parking(parking_folder, self.state_kind),
             observe=self._steering.observe if self._steering else unobserved,
             speculation=speculation,
             load_s=self.load_s,
@@ -378,3 +385,11 @@ def _evaluation(
         return backend.logits(span.logits_from, rows)
 
     return evaluate
+
+
+def _parking(folder: Path | None, kind: str) -> Parking:
+    """Return room for what is parked; `kind` is what the states have in common."""
+    disk = None
+    if folder is not None:
+        disk = ParkingDisk(folder, _PARKING_DISK, kind=kind)
+    return Parking(min(_MOST_PARKING, find_memory().total // _PARKING_SHARE), disk)

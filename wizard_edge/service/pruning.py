@@ -19,6 +19,8 @@ from wizard_edge.files import delete, entries, is_temp
 from wizard_edge.locking import SUFFIX as LOCK_SUFFIX
 from wizard_edge.locking import Busy, exclusive, is_held
 from wizard_edge.names import ModelName
+from wizard_edge.parking_disk import LOCK as PARKED_LOCK
+from wizard_edge.parking_disk import files_of, find_parked
 from wizard_edge.part_files import allocated
 from wizard_edge.service.installation import Installation
 from wizard_edge.store import SIDE_SUFFIXES, Damaged, Store, lock_path, side_files
@@ -102,6 +104,13 @@ def plan_pruning(installation: Installation) -> Pruning:
             busy.append(lock)
         else:
             found += _orphans(store, name)
+    for folder in find_parked(home.run):
+        lock = folder / PARKED_LOCK
+        if is_held(lock):
+            busy.append(lock)
+        else:
+            found += [_leftover(path, Kind.UNFINISHED) for path in files_of(folder)]
+            found.append(Leftover(folder, 0, Kind.FOLDER))
     if not is_held(home.licenses / _LEDGER_LOCK):
         found += _temporary(home.licenses)
     for lock in (*_locks(home.licenses), *_locks(home.run)):
@@ -123,7 +132,13 @@ def prune(installation: Installation, plan: Pruning, *, models: bool) -> Pruned:
     }
     removed = [
         wanted[path]
-        for remove in (_prune_partial, _prune_models, _prune_licenses, _prune_locks)
+        for remove in (
+            _prune_partial,
+            _prune_models,
+            _prune_parked,
+            _prune_licenses,
+            _prune_locks,
+        )
         for path in remove(installation, wanted)
     ]
     gone = {item.path for item in removed}
@@ -170,6 +185,23 @@ def _prune_models(
                 folder.rmdir()
                 if folder in wanted:
                     yield folder
+
+
+def _prune_parked(
+    installation: Installation, wanted: Collection[Path]
+) -> Iterator[Path]:
+    for folder in find_parked(installation.home.run):
+        if folder not in wanted:
+            continue
+        with contextlib.suppress(Busy), exclusive(folder / PARKED_LOCK):
+            chosen = [path for path in files_of(folder) if path in wanted]
+            yield from _deleted(path for path in chosen if not path.is_dir())
+            for place in filter(Path.is_dir, chosen):
+                place.rmdir()
+                yield place
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            yield folder
 
 
 def _prune_licenses(

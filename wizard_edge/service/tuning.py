@@ -83,6 +83,7 @@ def load_engine(
         watch=watch,
         batch_cost=tuned.batch_cost if tuned else None,
         on_close=lambda: _note_session(tuning, watch),
+        parking_folder=installation.home.run,
         progress=progress,
     )
     if tuning is not None and tuning.is_wanted:

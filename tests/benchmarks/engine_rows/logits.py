@@ -27,7 +27,10 @@ CONTEXT = 1024
 def logits(setting: Setting) -> list[Result]:
     """Compare those of a prompt, then the greedy tokens that follow it."""
     options = LoadOptions(
-        context=CONTEXT, threads=setting.threads, flash_attention=setting.flash
+        context=CONTEXT,
+        threads=setting.threads,
+        flash_attention=setting.flash,
+        lookup=False,
     )
     with LlamaEngine(setting.model, options) as engine:
         random = Random(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from itertools import count
@@ -14,16 +15,21 @@ from tests.benchmarks.engine_rows.results import Result, Target, compare
 from tests.benchmarks.engine_rows.setting import Setting
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.engine import LoadOptions, Sampling
+from wizard_edge.service.installation import open_installation
+from wizard_edge.service.targets import find_target
+from wizard_edge.service.tuning import tune
 
 NEW_TOKENS = 128
 PROMPT = 512
 DEEP_NEW_TOKENS = 64
+# A question and the first token of an answer; cells come in blocks of 256 anyway.
+_BESIDE = 8
 GENERATION, READING, DEEP = Target(0.98), Target(0.97), Target(1.0)
 
 
 def generation(setting: Setting) -> list[Result]:
     """Streamed and sampled tokens, from an empty context."""
-    options = LoadOptions(threads=setting.threads, flash_attention=setting.flash)
+    options = options_for(setting, NEW_TOKENS, flash=setting.flash)
     with LlamaEngine(setting.model, options) as engine:
         measured = alternate(
             setting.plan,
@@ -37,7 +43,7 @@ def generation(setting: Setting) -> list[Result]:
 
 def reading(setting: Setting) -> list[Result]:
     """A prompt that the engine has not seen before."""
-    options = LoadOptions(threads=setting.threads, flash_attention=setting.flash)
+    options = options_for(setting, PROMPT, flash=setting.flash)
     with LlamaEngine(setting.model, options) as engine:
         read_rate(engine, Random(0))
         measured = alternate(
@@ -57,8 +63,14 @@ def reading(setting: Setting) -> list[Result]:
 
 
 def depth(setting: Setting, *, tokens: int) -> list[Result]:
-    """Generation deep in a conversation; flash attention is the engine's choice."""
-    options = LoadOptions(threads=setting.threads)
+    """Generation deep in a conversation; flash attention is what tuning chose."""
+    home = setting.folder / "home"
+    installation = open_installation(os.environ, home)
+    target = find_target(installation, str(setting.model))
+    tuned = tune(installation, target, LoadOptions(lookup=False))
+    options = options_for(
+        setting, tokens + DEEP_NEW_TOKENS, flash=tuned.flash_attention
+    )
     random = Random(2)
     with LlamaEngine(setting.model, options) as engine:
         prompt = [1, *drawn(engine, random, tokens - 1)]
@@ -82,7 +94,8 @@ def depth(setting: Setting, *, tokens: int) -> list[Result]:
         )
     others = {name: median(v) for name, v in measured.sides.items() if name != "ours"}
     best, worse = sorted(others, key=lambda name: -others[name])
-    note = f"; {worse} {others[worse]:.4g} t/s"
+    chosen = peers.flash_word(flash=tuned.flash_attention)
+    note = f"; tuning chose flash {chosen}; {worse} {others[worse]:.4g} t/s"
     row = f"depth-{tokens}"
     return [
         compare(row, setting.name, "t/s", measured, DEEP, peer=best, note=note),
@@ -126,4 +139,18 @@ def drawn(engine: LlamaEngine, random: Random, length: int) -> list[int]:
 def _their_generation(setting: Setting, new: int) -> float:
     return peers.bench(
         setting.model, threads=setting.threads, flash=setting.flash, new=new
+    )
+
+
+def options_for(setting: Setting, tokens: int, *, flash: bool) -> LoadOptions:
+    """Return options with a context of that many tokens, as llama-bench has it.
+
+    A larger one is slower without flash attention: a V that lies transposed is written
+    across a page of memory for every row.
+    """
+    return LoadOptions(
+        context=tokens + _BESIDE,
+        threads=setting.threads,
+        flash_attention=flash,
+        lookup=False,
     )
