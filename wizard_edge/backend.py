@@ -93,11 +93,7 @@ class Backend(Protocol):
         ...
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Make a sequence the first `length` tokens of another.
-
-        Both may be changed by nothing but `cut` and `decode` before the next
-        `decode`, which may be what moves the bytes.
-        """
+        """Make a sequence the first `length` tokens of another."""
         ...
 
     def shift(self, sequence: int, first: int, count: int) -> None:

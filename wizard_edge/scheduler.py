@@ -341,9 +341,6 @@ class Scheduler:
                 self._grant(item, place.slot)
                 continue
             self._begin(item, place, owner)
-            if place.source is not None:
-                # The bytes move with the next batch: nothing may come between.
-                return
 
     def _begin(self, turn: Turn, place: Place, owner: object | None) -> None:
         turn.begin(place.slot)

@@ -238,3 +238,52 @@ def all_ways(backend: LlamaBackend) -> list[NDArray[np.float32]]:
             if span.sequence != 1:
                 found += list(backend.logits(row - 1))
     return found
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_cache_that_grows_keeps_every_bit(
+    apprentice: Callable[[str], Path], parallel: int
+) -> None:
+    """Half of the tokens fit into what a context begins with."""
+    ids = [1] + [token % 900 + 10 for token in range(899)]
+    found = []
+    # The first has room for all from its beginning.
+    for context in (960, 2048):
+        options = LoadOptions(
+            threads=1, context=context, parallel=parallel, deterministic=True
+        )
+        backend = LlamaBackend(apprentice("Q4_K_M"), options)
+        read(backend, OTHERS[:40], sequence=parallel - 1)
+        backend.cut(0, 0)
+        before = backend.evaluated
+        for start in range(0, 900, 300):
+            part = ids[start : start + 300]
+            row = read(backend, part, sequence=0, start=start)
+        backend.set_threads(1, 1)
+        assert backend.evaluated - before in (900, 901)
+        found.append(row)
+        if parallel > 1:
+            found.append(read(backend, OTHERS[40:], sequence=2, start=40))
+        backend.close()
+
+    half = len(found) // 2
+    for one, two in zip(found[:half], found[half:], strict=True):
+        assert (one == two).all()
+
+
+def test_hidden_states_beyond_the_first_cells(
+    apprentice: Callable[[str], Path],
+) -> None:
+    backend = LlamaBackend(
+        apprentice("Q8_0"), LoadOptions(threads=1, context=2048, parallel=1)
+    )
+    ids = [token % 900 + 10 for token in range(600)]
+
+    backend.read_states(Span(0, 0, ids[:400], 0))
+    states = backend.read_states(Span(0, 400, ids[400:], 0))
+    width = backend.width
+    backend.close()
+
+    assert states is not None
+    assert states.shape == (200, width)
+    assert np.isfinite(states).all()

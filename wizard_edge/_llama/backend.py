@@ -38,6 +38,10 @@ _KV_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
 _FLASH_OFF, _FLASH_ON = 0, 1
 # What llama_decode returns when its abort callback said yes.
 _ABORTED = 2
+# Cells of a sequence that nobody has filled yet, and what grows at all: growing holds
+# both caches for a moment, the small one is at most half of the other.
+_FIRST_CELLS = 512
+_LEAST_GROWING = 1024
 # The second sequence id of a unified cache.
 _SCRATCH = 1
 
@@ -92,21 +96,17 @@ class LlamaBackend:
                 self.context,
                 self.model.trained_context,
             )
-        library.forget()
-        params = _context_params(self._library, options, self.context)
+        self._options = options
         self.kv_type = options.kv_type
-        self.flash_attention = params.flash_attn_type == _FLASH_ON
-        # Any: a pointer of the binding, whose types are not annotated for checkers.
-        self.handle: Any = self._library.llama_init_from_model(
-            self.model.handle, params
-        )
-        if not self.handle:
+        self.flash_attention = _wants_flash(options)
+        self._threads: tuple[int, int] | None = None
+        self._evaluated = 0
+        self._cells = self.context if self.context <= _LEAST_GROWING else _FIRST_CELLS
+        try:
+            self.handle = self._new_context(self._cells)
+        except BackendError:
             self.model.close()
-            raise BackendError(
-                f"llama.cpp cannot make a context of {self.context} tokens: "
-                f"{library.reason() or 'no reason'}",
-                hint="try a smaller --ctx-size",
-            )
+            raise
         self._memory = self._library.llama_get_memory(self.handle)
         # What is moved was computed in sight of what is gone: not what a cold
         # evaluation gives.
@@ -127,7 +127,7 @@ class LlamaBackend:
         Source: llama.cpp 0c1e57098, src/llama-context.cpp, perf_get_data.
         """
         counts = self._library.llama_perf_context(self.handle)
-        return int(counts.n_p_eval + counts.n_eval)
+        return self._evaluated + int(counts.n_p_eval + counts.n_eval)
 
     @property
     def settings(self) -> ContextSettings:
@@ -147,6 +147,7 @@ class LlamaBackend:
         self, spans: Sequence[Span], *, stopped: Callable[[], bool] | None = None
     ) -> bool:
         """Evaluate a batch; see `Backend.decode`."""
+        self._reserve(max(span.start + len(span.ids) for span in spans))
         self._fill(spans)
         library.forget()
         with self._asking(stopped):
@@ -191,6 +192,7 @@ class LlamaBackend:
         import numpy as np
 
         every = replace(span, logits_from=0)
+        self._reserve(span.start + len(span.ids))
         self._library.llama_set_embeddings(self.handle, True)
         try:
             if not self.decode([every], stopped=stopped):
@@ -207,13 +209,15 @@ class LlamaBackend:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make a sequence the first `length` tokens of another; see `Backend.copy`."""
-        self.cut(target, 0)
-        self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        # Not seq_cp, which moves a whole stream, and that with the next batch only.
+        self._restore_whole(target, self._save_whole(source))
         self.cut(target, length)
 
     def shift(self, sequence: int, first: int, count: int) -> None:
         """Drop tokens in the middle of a sequence; see `Backend.shift`."""
         end = first + count
+        # Before, since what is moved and not computed yet cannot be saved.
+        self._reserve(self.context)
         self._library.llama_memory_seq_rm(self._memory, sequence, first, end)
         self._library.llama_memory_seq_add(self._memory, sequence, end, -1, -count)
 
@@ -233,6 +237,7 @@ class LlamaBackend:
 
     def restore(self, sequence: int, parts: Sequence[Blob]) -> None:
         """Fill a sequence with what was saved; see `Backend.restore`."""
+        self._reserve(self.context)
         self.cut(sequence, 0)
         try:
             for index, part in enumerate(parts):
@@ -250,6 +255,7 @@ class LlamaBackend:
 
     def set_threads(self, generate: int, prompt: int) -> None:
         """Compute the next batches with so many threads: single tokens, and more."""
+        self._threads = generate, prompt
         self._library.llama_set_n_threads(self.handle, generate, prompt)
 
     def close(self) -> None:
@@ -259,6 +265,44 @@ class LlamaBackend:
             self._library.llama_free(self.handle)
             self.handle = None
             self.model.close()
+
+    # Any: a pointer of the binding, whose types are not annotated for checkers.
+    def _new_context(self, cells: int) -> Any:
+        library.forget()
+        params = _context_params(self._library, self._options, cells)
+        handle = self._library.llama_init_from_model(self.model.handle, params)
+        if not handle:
+            raise BackendError(
+                f"llama.cpp cannot make a context of {cells} tokens: "
+                f"{library.reason() or 'no reason'}",
+                hint="try a smaller --ctx-size",
+            )
+        return handle
+
+    def _reserve(self, length: int) -> None:
+        """Have room for that many tokens in every sequence.
+
+        A short conversation has a small cache, which is sooner made and, without flash
+        attention, faster: what is next to each other for the arithmetic then lies less
+        far apart. It grows once, to the whole context.
+        Raises: BackendError where there is no memory for it: nothing changes.
+        """
+        if length <= self._cells:
+            return
+        grown = self._new_context(self.context)
+        states = {
+            sequence: self._save_whole(sequence)
+            for sequence in range(self.sequences)
+            if self._library.llama_memory_seq_pos_max(self._memory, sequence) >= 0
+        }
+        self._evaluated = self.evaluated
+        self._library.llama_free(self.handle)
+        self.handle, self._cells = grown, self.context
+        self._memory = self._library.llama_get_memory(grown)
+        if self._threads is not None:
+            self._library.llama_set_n_threads(grown, *self._threads)
+        for sequence, state in states.items():
+            self._restore_whole(sequence, state)
 
     def _fill(self, spans: Sequence[Span]) -> None:
         batch = self._batch
@@ -349,9 +393,12 @@ def _context_params(library: Any, options: LoadOptions, context: int) -> Any:
     if prompt_threads is not None:
         params.n_threads_batch = prompt_threads
     params.type_k = params.type_v = _KV_TYPES[options.kv_type]
+    params.flash_attn_type = _FLASH_ON if _wants_flash(options) else _FLASH_OFF
+    return params
+
+
+def _wants_flash(options: LoadOptions) -> bool:
     # A quantized value cache exists with flash attention only.
     quantized = options.kv_type not in ("f32", "f16")
     wanted = options.flash_attention
-    flash = quantized if wanted is None else wanted
-    params.flash_attn_type = _FLASH_ON if flash else _FLASH_OFF
-    return params
+    return quantized if wanted is None else wanted
