@@ -10,6 +10,9 @@ from __future__ import annotations
 def main() -> None:
     """Run the command in `sys.argv` and exit with its code."""
     # Imported here, so that a part of this package costs no more than itself.
+    from wizard_edge.cli._huge_pages import start_again
+
+    start_again()
     from wizard_edge.cli._root import root
 
     root.main()
