@@ -40,6 +40,7 @@ from tests.benchmarks.models import B0_1, B0_9, Shape, make_model
 from tests.conftest import CHECKPOINT
 from tests.converters.running import convert
 from tools.peers import installed_system_info, system_info
+from wizard_edge.cli._huge_pages import start_again
 from wizard_edge.hardware import find_cores
 from wizard_edge_converters.options import ConvertOptions
 
@@ -69,6 +70,8 @@ CALM = 0.05
 
 
 def main() -> int:
+    # What our commands begin with as well; llama.cpp's programs run without.
+    start_again(command="run")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--model", choices=MODELS, help="one of both (default: both)")

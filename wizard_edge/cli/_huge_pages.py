@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # Source: glibc manual, "Memory Allocation Tunables": 1 is madvise; since 2.35.
-_VARIABLE = "GLIBC_TUNABLES"
+VARIABLE = "GLIBC_TUNABLES"
 _TUNABLE = "glibc.malloc.hugetlb"
 _SINCE = (2, 35)
 # Source: Linux, Documentation/admin-guide/mm/transhuge.rst.
@@ -25,9 +25,13 @@ _COMMANDS = frozenset(("bench", "chat", "eval", "imatrix", "run", "serve"))
 _SPARING = "--low-memory"
 
 
-def start_again() -> None:
-    """Replace this process by one with large pages, where that is of use."""
-    environ = with_huge_pages(sys.argv[1:], os.environ, mode=_mode(), libc=_libc())
+def start_again(command: str | None = None) -> None:
+    """Replace this process by one with large pages, where that is of use.
+
+    `command` is what runs here, None for what `sys.argv` says.
+    """
+    words = sys.argv[1:] if command is None else [command]
+    environ = with_huge_pages(words, os.environ, mode=_mode(), libc=_libc())
     if environ is not None:
         # A system that does not let us goes on without.
         with suppress(OSError):
@@ -41,7 +45,7 @@ def with_huge_pages(
 
     `mode` is what the kernel says of large pages, `libc` such as `glibc 2.36`.
     """
-    known = environ.get(_VARIABLE, "")
+    known = environ.get(VARIABLE, "")
     found = re.fullmatch(r"glibc (\d+)\.(\d+)", libc)
     if (
         found is None
@@ -54,7 +58,7 @@ def with_huge_pages(
     ):
         return None
     ours = f"{_TUNABLE}=1"
-    return {**environ, _VARIABLE: f"{known}:{ours}" if known else ours}
+    return {**environ, VARIABLE: f"{known}:{ours}" if known else ours}
 
 
 def _mode() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.peers import BUILD
+from wizard_edge.cli._huge_pages import VARIABLE as PAGES
 
 # Names the folder, as for tests/reference.
 VARIABLE = "LLAMA_CPP_BIN"
@@ -87,6 +88,11 @@ def completion(model: Path, text: str, *, threads: int, flash: bool) -> list[str
     ]
 
 
+def environment() -> dict[str, str]:
+    """Return the environment as a user has it: large pages are what our CLI asks for."""
+    return {name: text for name, text in os.environ.items() if name != PAGES}
+
+
 def _json_lines(command: Sequence[str | Path]) -> list[dict[str, object]]:
     done = subprocess.run(
         command,
@@ -95,6 +101,7 @@ def _json_lines(command: Sequence[str | Path]) -> list[dict[str, object]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env=environment(),
     )
     lines = (line.strip() for line in done.stdout.splitlines())
     return [json.loads(line) for line in lines if line.startswith("{")]

@@ -23,6 +23,7 @@ from tests.benchmarks.engine_rows.results import Result, Target, compare
 from tests.benchmarks.engine_rows.setting import Setting
 from tests.benchmarks.processes import watch
 from tests.child import environment
+from wizard_edge.cli._huge_pages import VARIABLE as PAGES
 
 QUESTION = "What is a peer?"
 TIME = Target(0.75, "at most")
@@ -37,6 +38,9 @@ def startup(setting: Setting) -> list[Result]:
     environ = environment(
         setting.folder, WIZARD_EDGE_FLASH_ATTENTION=str(setting.flash).lower()
     )
+    # The program asks for large pages itself, llama.cpp's has none.
+    environ.pop(PAGES, None)
+    os.environ.pop(PAGES, None)
     ours = [*PROGRAM, "run", str(setting.model), QUESTION]
     ours += ["-n", "1", "-t", str(setting.threads)]
     theirs = peers.completion(
