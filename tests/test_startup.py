@@ -91,6 +91,7 @@ def test_help_imports_no_command_and_no_service(modules: Modules) -> None:
         "wizard_edge._llama.built",
         "wizard_edge.cli",
         "wizard_edge.cli._app",
+        "wizard_edge.cli._clean",
         "wizard_edge.cli._failures",
         "wizard_edge.cli._huge_pages",
         "wizard_edge.cli._output",

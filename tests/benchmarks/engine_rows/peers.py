@@ -89,7 +89,7 @@ def completion(model: Path, text: str, *, threads: int, flash: bool) -> list[str
 
 
 def environment() -> dict[str, str]:
-    """Return the environment as a user has it: large pages are what our CLI asks for."""
+    """Return the environment as a user has it: only our CLI asks for large pages."""
     return {name: text for name, text in os.environ.items() if name != PAGES}
 
 
