@@ -12,10 +12,14 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+# Any: what the construction of an engine takes besides.
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tests.gguf_files import small_llama
+from wizard_edge._llama import offloading
 from wizard_edge._llama.backend import LlamaBackend
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge._llama.library import listen
@@ -23,6 +27,7 @@ from wizard_edge.backend import Span
 from wizard_edge.conversation import Conversation
 from wizard_edge.engine import MAX_SEED, Chunk, LoadOptions, Sampling
 from wizard_edge.errors import BackendError, UsageError
+from wizard_edge.offload import Device
 from wizard_edge.progress import ProgressEvent
 from wizard_edge.prompt import begin, encode, encode_messages
 from wizard_edge.templates import TEMPLATES
@@ -486,3 +491,31 @@ def test_an_engine_goes_on_after_an_interrupted_score(
     monkeypatch.undo()
 
     assert (engine.logits(ids) == expected).all()
+
+
+def test_a_context_that_a_card_refuses_is_made_without_it(
+    apprentice: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that no device takes end on the processor, not the program."""
+    tried: list[object] = []
+    make = LlamaBackend.__init__
+
+    def refusing(
+        self: LlamaBackend, path: Path, options: LoadOptions, **more: Any
+    ) -> None:
+        tried.append(options.gpu_layers)
+        if options.gpu_layers != 0:
+            raise BackendError("out of device memory")
+        make(self, path, options, **more)
+
+    card = Device("CUDA0", "a card", "gpu", "CUDA", total=8 << 30, free=8 << 30)
+    monkeypatch.setattr(offloading, "find_devices", lambda: (card,))
+    monkeypatch.setattr(LlamaBackend, "__init__", refusing)
+
+    options = LoadOptions(threads=1, context=256, gpu_layers="all")
+    with LlamaEngine(apprentice("Q8_0"), options) as engine:
+        *_, last = Conversation(engine, VICUNA).ask("Hello!", Sampling())
+
+    assert last.finish == "stop"
+    assert tried[-1] == 0
+    assert len(tried) > 1

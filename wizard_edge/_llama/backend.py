@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from wizard_edge._llama import library
 from wizard_edge._llama.model import Model
+from wizard_edge._llama.offloading import load_with_fewer
 from wizard_edge._llama.sampler import Sampler
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.backend import Span
@@ -359,6 +360,24 @@ class LlamaBackend:
             raise BackendError(
                 f"llama.cpp refuses a saved state: {library.reason() or 'no reason'}"
             )
+
+
+def open_backend(
+    path: Path,
+    options: LoadOptions,
+    *,
+    judge: Judge = check,
+    progress: Progress = silent,
+) -> LlamaBackend:
+    """Load a model with as many layers on a GPU as it takes; see `load_with_fewer`.
+
+    Workers of `options.rpc` get what the options say. Raises: as `LlamaBackend`.
+    """
+
+    def load(fewer: LoadOptions) -> LlamaBackend:
+        return LlamaBackend(path, fewer, judge=judge, progress=progress)
+
+    return load(options) if options.rpc else load_with_fewer(path, options, load)
 
 
 class LlamaChooser:

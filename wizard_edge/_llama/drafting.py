@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wizard_edge._llama.backend import LlamaBackend
+from wizard_edge._llama.backend import LlamaBackend, open_backend
 from wizard_edge.backend import Backend, Span
 from wizard_edge.engine import LoadOptions, Vocabulary
 from wizard_edge.errors import BackendError, UsageError
@@ -66,7 +66,7 @@ class DraftModel:
             draft=None,
             rpc=(),
         )
-        self.backend = LlamaBackend(path, options, judge=judge, progress=progress)
+        self.backend = open_backend(path, options, judge=judge, progress=progress)
         try:
             check_vocabularies(path, self.backend.vocabulary, target.vocabulary)
         except BaseException:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wizard_edge._llama import library
-from wizard_edge._llama.backend import ContextSettings, LlamaBackend
+from wizard_edge._llama.backend import ContextSettings, LlamaBackend, open_backend
 from wizard_edge._llama.drafting import open_speculation
 from wizard_edge._llama.embedding import embed_text
 from wizard_edge._llama.measuring import measure
@@ -72,7 +72,7 @@ class LlamaEngine:
         UsageError for a draft model of another vocabulary.
         """
         options = options or LoadOptions()
-        self._backend = LlamaBackend(path, options, judge=judge, progress=progress)
+        self._backend = open_backend(path, options, judge=judge, progress=progress)
         try:
             speculation = open_speculation(
                 self._backend,

@@ -87,8 +87,8 @@ def find_offload(
 ) -> Offload:
     """Say which layers of a file go to which device: as asked for, or as many as fit.
 
-    `cells` are the tokens of context of all sequences together, None for those of
-    one; `devices` what llama.cpp is told to use, None for what it chooses itself.
+    `cells` are the tokens of context of all sequences together, None for what the
+    options say; `devices` what llama.cpp is told to use, None for what it chooses.
     Raises: MissingFile, Corrupt, BackendError.
     """
     usable = usable_devices(find_devices()) if devices is None else tuple(devices)
@@ -103,7 +103,7 @@ def find_offload(
         planned = plan_offload(
             usable,
             headers,
-            context=cells or options.context_for(trained),
+            context=cells or options.context_for(trained) * options.parallel,
             kv_type=options.kv_type,
             batch=options.batch or BATCH,
         )
