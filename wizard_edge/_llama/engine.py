@@ -1,4 +1,8 @@
-"""The `Engine` over llama.cpp: the step loop over a `LlamaBackend`."""
+"""The `Engine` over llama.cpp: the step loop over a `LlamaBackend`.
+
+What only embeddings or a measurement need is imported there: the first token of a
+program waits for every import here.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from typing import TYPE_CHECKING, Self
 from wizard_edge._llama import library
 from wizard_edge._llama.backend import ContextSettings, LlamaBackend, open_backend
 from wizard_edge._llama.drafting import open_speculation
-from wizard_edge._llama.embedding import embed_text
-from wizard_edge._llama.measuring import measure
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.answers import Answer
 from wizard_edge.backend import Backend, Span
@@ -183,6 +185,8 @@ class LlamaEngine:
 
         for ids in texts:
             self._check_length(ids, "embed")
+        from wizard_edge._llama.embedding import embed_text
+
         vectors = [embed_text(self._scheduler, self._backend, ids) for ids in texts]
         empty = np.empty((0, self._backend.width), np.float32)
         return np.stack(vectors) if vectors else empty
@@ -259,6 +263,8 @@ class LlamaEngine:
         `busy` tells how many cores others use.
         Raises: BackendError.
         """
+        from wizard_edge._llama.measuring import measure
+
         model, kv_type = self._backend.model, self._backend.kv_type
         steps = measure(model, plan, kv_type=kv_type, busy=busy)
         found: list[Timings] = []
@@ -289,6 +295,8 @@ class LlamaEngine:
         """
 
         def work(backend: Backend, wanted: Callable[[], bool]) -> Iterator[None]:
+            from wizard_edge._llama.measuring import measure
+
             chosen = plan()
             if chosen is None:
                 return

@@ -16,7 +16,6 @@ from wizard_edge._llama.library import listen, overhear
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.engine import Sampling
 from wizard_edge.errors import UsageError
-from wizard_edge.json_schema import schema_grammar
 
 
 def grammar_of(sampling: Sampling) -> str | None:
@@ -26,6 +25,9 @@ def grammar_of(sampling: Sampling) -> str | None:
     """
     if sampling.json_schema is None:
         return sampling.grammar
+    # Imported here: the first token of an answer without one need not wait for it.
+    from wizard_edge.json_schema import schema_grammar
+
     return schema_grammar(sampling.json_schema)
 
 

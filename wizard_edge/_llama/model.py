@@ -9,7 +9,7 @@ from pathlib import Path
 # A pointer of the binding, whose types are not annotated for checkers.
 from typing import Any
 
-from wizard_edge._llama import library, rpc, rpc_process
+from wizard_edge._llama import library
 from wizard_edge._llama.offloading import gpu_layers
 from wizard_edge._llama.vocabulary import LlamaVocabulary
 from wizard_edge.engine import LoadOptions
@@ -100,6 +100,9 @@ def _remote_devices(options: LoadOptions) -> Any:
     """Return the devices to name to llama.cpp, None where it chooses."""
     if not options.rpc:
         return None
+    # Imported here: few have workers, and the first token waits for every import.
+    from wizard_edge._llama import rpc, rpc_process
+
     rpc_process.greet(options.rpc)
     return rpc.device_list(options.rpc)
 
