@@ -131,3 +131,27 @@ def test_whoever_writes_after_the_loop_is_gone_harms_nobody() -> None:
 
     asyncio.run(give_up())
     outbox.put(WORDS[0])
+
+
+def test_what_is_held_back_comes_with_the_next_that_is_not() -> None:
+    outbox = Outbox()
+    answer = Answer(outbox, lambda: None)
+    outbox.hold(WORDS[0])
+    outbox.hold(WORDS[1])
+
+    held = outbox.items.empty()
+    outbox.put(WORDS[2])
+
+    assert held
+    assert list(answer) == WORDS
+
+
+def test_a_flush_hands_over_what_is_held() -> None:
+    outbox = Outbox()
+    outbox.hold(WORDS[0])
+
+    outbox.flush()
+    outbox.flush()
+
+    assert next(Answer(outbox, lambda: None)) == WORDS[0]
+    assert outbox.items.empty()

@@ -468,3 +468,20 @@ class FixedPace(Pace):
 
     def observe(self, tokens: int, seconds: float) -> None:
         pass
+
+
+def test_a_reader_need_not_wake_for_every_fast_token() -> None:
+    """All of them within eight milliseconds, by a clock that stands still."""
+    backend = FakeBackend()
+    scheduler = Scheduler(backend, clock=lambda: 1.0)
+    woken: list[bool] = []
+    try:
+        answer = scheduler.submit(prompt(1), FEW)
+        answer._outbox.wake = lambda: woken.append(True)
+        found = tokens(answer)
+    finally:
+        scheduler.close()
+
+    assert found == answer_to(prompt(1), 6)
+    # The first token, and the last with all between them.
+    assert len(woken) <= 2

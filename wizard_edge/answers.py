@@ -24,10 +24,27 @@ class Outbox:
     def __init__(self) -> None:
         self.items: SimpleQueue[Chunk | BaseException] = SimpleQueue()
         self.wake: Callable[[], None] | None = None
+        self._held: list[Chunk] = []
+
+    def hold(self, chunk: Chunk) -> None:
+        """Keep the next chunk back until `flush` or `put`."""
+        self._held.append(chunk)
 
     def put(self, item: Chunk | BaseException) -> None:
-        """Lay down the next chunk, or what went wrong."""
+        """Lay down what is held, then the next chunk, or what went wrong."""
+        self.flush()
         self.items.put(item)
+        self._call()
+
+    def flush(self) -> None:
+        """Lay down what is held."""
+        if self._held:
+            for chunk in self._held:
+                self.items.put(chunk)
+            self._held.clear()
+            self._call()
+
+    def _call(self) -> None:
         wake = self.wake
         if wake is not None:
             wake()

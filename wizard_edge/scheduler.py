@@ -282,6 +282,9 @@ class Scheduler:
         shares = self._divide()
         if not shares:
             return
+        if any(share.reads for share in shares):
+            for turn in self._active:
+                turn.flush()
         begun = self._clock()
         try:
             whole = self._backend.decode(

@@ -38,9 +38,11 @@ def logits(setting: Setting) -> list[Result]:
         ids = [1, *(random.randrange(3, size) for _ in range(PROMPT - 1))]
         mine = np.concatenate(list(engine.score(ids)))
         greedy = Sampling(max_tokens=NEW_TOKENS)
-        # Nothing of it is cached: read in whole batches, as the C API is asked to.
+        # Nothing of it is cached.
         list(engine.generate([2], Sampling(max_tokens=1)))
-        chosen = [chunk.token for chunk in engine.generate(ids, greedy)]
+        # A chunk without a token tells how far the reading has come.
+        answer = engine.generate(ids, greedy)
+        chosen = [chunk.token for chunk in answer if chunk.token is not None]
     with raw_context(setting) as (api, context):
         theirs = np.concatenate(
             [
