@@ -9,7 +9,7 @@ import pytest
 from tests.gguf_files import i32s, small_llama, u32
 from tests.tiled import Tiled
 from wizard_edge._llama import library
-from wizard_edge._llama.engine import LlamaEngine
+from wizard_edge._llama.backend import LlamaBackend
 from wizard_edge.engine import KvType, LoadOptions
 from wizard_edge.gguf import read_header
 from wizard_edge.gguf_types import GgmlType
@@ -29,8 +29,8 @@ WEIGHTS = GgmlType.IQ1_S
 
 
 def logged(lines: list[str], name: str) -> int:
-    """Find the size of a buffer in llama.cpp's log, in bytes."""
-    [size] = [
+    """Find the size of the last such buffer in llama.cpp's log, in bytes."""
+    *_, size = [
         float(line.rpartition("=")[2].split()[0])
         for line in lines
         if f"{name} buffer size =" in line
@@ -50,10 +50,12 @@ def test_buffers_are_those_that_llama_cpp_logs(
     dimensions = Dimensions.of(shape)
 
     with library.listen() as lines:
-        LlamaEngine(
+        backend = LlamaBackend(
             model.write_sparse(tmp_path / "model.gguf"),
             LoadOptions(context=context, kv_type=kv_type),
-        ).close()
+        )
+        backend.reserve(context)
+        backend.close()
 
     # The log has two digits behind the point.
     assert kv_cache(dimensions, context=context, kv_type=kv_type) == pytest.approx(

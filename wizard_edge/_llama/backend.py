@@ -148,7 +148,7 @@ class LlamaBackend:
         self, spans: Sequence[Span], *, stopped: Callable[[], bool] | None = None
     ) -> bool:
         """Evaluate a batch; see `Backend.decode`."""
-        self._reserve(max(span.start + len(span.ids) for span in spans))
+        self.reserve(max(span.start + len(span.ids) for span in spans))
         self._fill(spans)
         library.forget()
         with self._asking(stopped):
@@ -193,7 +193,7 @@ class LlamaBackend:
         import numpy as np
 
         every = replace(span, logits_from=0)
-        self._reserve(span.start + len(span.ids))
+        self.reserve(span.start + len(span.ids))
         self._library.llama_set_embeddings(self.handle, True)
         try:
             if not self.decode([every], stopped=stopped):
@@ -218,7 +218,7 @@ class LlamaBackend:
         """Drop tokens in the middle of a sequence; see `Backend.shift`."""
         end = first + count
         # Before, since what is moved and not computed yet cannot be saved.
-        self._reserve(self.context)
+        self.reserve(self.context)
         self._library.llama_memory_seq_rm(self._memory, sequence, first, end)
         self._library.llama_memory_seq_add(self._memory, sequence, end, -1, -count)
 
@@ -238,7 +238,7 @@ class LlamaBackend:
 
     def restore(self, sequence: int, parts: Sequence[Blob]) -> None:
         """Fill a sequence with what was saved; see `Backend.restore`."""
-        self._reserve(self.context)
+        self.reserve(self.context)
         self.cut(sequence, 0)
         try:
             for index, part in enumerate(parts):
@@ -280,7 +280,7 @@ class LlamaBackend:
             )
         return handle
 
-    def _reserve(self, length: int) -> None:
+    def reserve(self, length: int) -> None:
         """Have room for that many tokens in every sequence.
 
         A short conversation has a small cache, which is sooner made and, without flash
