@@ -14,9 +14,10 @@ install:
 dev:
 	$(PYTHON) tools/setup.py dev
 
-# pytest comes last, so that its closing line is the last line printed.
+# pytest comes last, so that its closing line is the last line printed. One process a
+# core, and a file's tests in one of them: they share what is slow to make.
 test: dev vocabularies check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: dev
 	$(BIN)/ruff check .
