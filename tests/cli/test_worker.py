@@ -136,6 +136,31 @@ def first_device(said: str) -> str:
     return re.sub(r"\d+(\.\d+)? [kMGT]?B", "N", line) + "\n"
 
 
+def test_a_run_whose_worker_is_not_there_ends_with_one_line(
+    apprentice: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """llama.cpp itself would abort."""
+    endpoint = f"127.0.0.1:{free_port()}"
+    environ = rpc_environment(tmp_path)
+
+    done = subprocess.run(
+        [*PROGRAM, "run", str(apprentice("F16")), "Hi", "--rpc", endpoint],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr, done.returncode) == (
+        "",
+        f"error: worker {endpoint} cannot be reached: connection refused\n"
+        "hint: 'wizard-edge worker' runs there; only with --bind ADDRESS do other "
+        "machines get in\n",
+        8,
+    )
+
+
 def test_an_open_address_is_called_one(tmp_path: Path) -> None:
     with worker(rpc_environment(tmp_path), "--bind", "0.0.0.0") as lent:
         assert f"and everybody who reaches 0.0.0.0:{lent.port} may" in lent.said

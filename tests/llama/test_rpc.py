@@ -26,11 +26,15 @@ from wizard_edge._llama import library
 from wizard_edge._llama.engine import LlamaEngine
 from wizard_edge.endpoints import parse_endpoints
 from wizard_edge.engine import LoadOptions, Sampling
-path, workers = Path(sys.argv[1]), sys.argv[2:]
-rpc = parse_endpoints(workers[0]) if workers else ()
+path, layers, *workers = sys.argv[1:]
+options = LoadOptions(
+    threads=1,
+    gpu_layers=int(layers) if layers.isdecimal() else layers,
+    rpc=parse_endpoints(workers[0]) if workers else (),
+)
 library.load()
 with library.listen() as lines:
-    engine = LlamaEngine(path, LoadOptions(threads=1, rpc=rpc))
+    engine = LlamaEngine(Path(path), options)
 text = engine.vocabulary.tokenize("USER: Who are you? ASSISTANT:")
 chunks = engine.generate([engine.vocabulary.bos, *text], Sampling(max_tokens=60))
 tokens = [chunk.token for chunk in chunks]
@@ -93,16 +97,23 @@ def listener(answer: bytes) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("quant", ["F16", "Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize(
+    ("quant", "layers"),
+    [("F16", "auto"), ("Q8_0", "auto"), ("Q4_K_M", "auto"), ("F16", "2")],
+    ids=["F16", "Q8_0", "Q4_K_M", "two layers"],
+)
 def test_two_workers_answer_as_one_machine_does(
-    quant: str, apprentice: Callable[[str], Path], environ: dict[str, str]
+    quant: str,
+    layers: str,
+    apprentice: Callable[[str], Path],
+    environ: dict[str, str],
 ) -> None:
     path = str(apprentice(quant))
     with worker(environ) as one, worker(environ) as two:
         workers = f"{one.endpoint},{two.endpoint}"
 
-        alone, _ = json.loads(run(ANSWER, environ, path))
-        together, held = json.loads(run(ANSWER, environ, path, workers))
+        alone, _ = json.loads(run(ANSWER, environ, path, "0"))
+        together, held = json.loads(run(ANSWER, environ, path, layers, workers))
 
     assert together == alone
     assert len(together) > 10
